@@ -1,0 +1,35 @@
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PROFILE ?= smoke
+BIN := .venv/bin
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+export OMP_THREAD_LIMIT := 1   # tesseract is faster without threads
+
+.PHONY: reports test lab notebooks student bench setup
+.DEFAULT_GOAL := reports
+
+reports: setup         ## run every notebook headlessly and fill reports/
+	$(BIN)/python -m lib.notebook report --profile $(PROFILE) $(NOTEBOOKS)
+
+test: setup            ## the test suite, then every notebook under nbval
+	$(BIN)/ruff check lib tests
+	$(BIN)/pytest
+	$(BIN)/pytest --nbval-lax $(NOTEBOOKS)
+
+lab: setup             ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab notebooks
+
+notebooks: setup       ## run every notebook and store it with its outputs
+	$(BIN)/python -m lib.notebook store $(NOTEBOOKS)
+
+student: setup         ## copies without solutions in student/
+	$(BIN)/python -m lib.notebook student $(NOTEBOOKS)
+
+bench: setup           ## the speed figures of the README
+	$(BIN)/python tests/benchmarks/bench_retrieval.py
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@

@@ -1,0 +1,29 @@
+"""Where examples come from. `load(name)` knows every corpus by the name that notebooks use."""
+
+from importlib import import_module
+from pathlib import Path
+
+from lib.corpora.types import CaptionedImage, Corpus, DataError, open_picture, picture_key
+
+# name -> module:function, imported only when asked for
+CORPORA = {
+    "iconworld-captions": "lib.corpora.iconworld.captions:load",
+    "flickr8k": "lib.corpora.flickr:load",
+    "flickr30k": "lib.corpora.flickr:load",
+    "coco": "lib.corpora.flickr:load",
+}
+
+
+def load(name: str, root: str | Path | None = None, **options) -> Corpus:
+    """The corpus called `name`; `root` is the folder of its files (IconWorld needs none).
+
+    Raises DataError for an unknown name, a missing folder or a malformed file.
+    """
+    if name not in CORPORA:
+        raise DataError(f"corpus {name!r} is unknown, expected one of {', '.join(sorted(CORPORA))}")
+    module, function = CORPORA[name].split(":")
+    loader = getattr(import_module(module), function)
+    return loader(**options) if name.startswith("iconworld") else loader(name, root, **options)
+
+
+__all__ = ["CaptionedImage", "Corpus", "DataError", "load", "open_picture", "picture_key"]

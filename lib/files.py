@@ -1,0 +1,62 @@
+"""Writing so that a reader, or the next start after a kill, finds the whole of a thing or nothing of it."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+
+import torch
+from safetensors.torch import save_file
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path to write to; on success it takes the place of `path` at once, after reaching the disk."""
+    path = Path(path)
+    with new_folder(path.parent, f".{path.name}.") as folder:
+        yield folder / path.name
+        _flush(folder / path.name)
+        os.replace(folder / path.name, path)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Replace the JSON file `path` at once."""
+    with replacing(path) as fresh:
+        fresh.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Replace the safetensors file `path` at once."""
+    with replacing(path) as fresh:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, fresh)
+
+
+@contextmanager
+def new_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A fresh folder to prepare something in, beside where it will stand; removed on leaving if still there."""
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(mkdtemp(prefix=prefix, dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(folder: Path, target: Path) -> None:
+    """Give a prepared folder its final name, after all its files have reached the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _flush(path)
+    os.replace(folder, target)
+    _flush(target.parent)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

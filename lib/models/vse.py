@@ -1,0 +1,88 @@
+"""VSE: unifying visual-semantic embeddings (Kiros, Salakhutdinov and Zemel 2014, arXiv 1411.2539), its encoder.
+
+A sentence and a picture become unit vectors of one space, where a pair is close and every other pair is not:
+
+    v = LSTM(w_1 ... w_N)         the state after the last word                     section 2.1
+    x = W_I q                     one linear map of the frozen picture feature q    section 2.2
+    s(x, v) = x . v               both of unit norm: the cosine                     section 2.2
+    min  sum_x sum_k max(0, a - s(x, v) + s(x, v_k)) + sum_v sum_k max(0, a - s(v, x) + s(v, x_k))
+"""
+
+import torch
+from torch import nn
+from torch.nn.functional import normalize
+
+from lib.layers.distributed import gather
+from lib.layers.ranking import contrastive_loss, pairwise_ranking_loss
+from lib.layers.sentences import BagOfWords, RecurrentEncoder
+
+
+def sentence_encoder(kind: str, vocabulary: int, word_dim: int, dim: int) -> nn.Module:
+    """ "lstm" (the paper), "gru" (the released code), "sum" (the regularities model) or "mean" (DeViSE)."""
+    if kind in ("lstm", "gru"):
+        return RecurrentEncoder(kind, vocabulary, word_dim, dim)
+    return BagOfWords(kind, vocabulary, dim)
+
+
+class VSE(nn.Module):
+    """The joint space of pictures and sentences.
+
+    `settings` is a `lib.papers.vse.Settings`; `picture_dim` the width of the feature q; `vocabulary` its size.
+    """
+
+    def __init__(self, picture_dim: int, vocabulary: int, settings):
+        super().__init__()
+        self.settings = settings
+        self.sentence = sentence_encoder(settings.sentence, vocabulary, settings.word_dim, settings.joint_dim)
+        self.W_I = nn.Linear(picture_dim, settings.joint_dim)
+        nn.init.xavier_uniform_(self.W_I.weight)
+        self.negatives = settings.negatives
+
+    def at_epoch(self, epoch: int) -> None:
+        """The hardest negative alone teaches nothing to a fresh model: all of them come first."""
+        warming_up = self.settings.negatives == "hardest" and epoch < self.settings.hardest_after
+        self.negatives = "all" if warming_up else self.settings.negatives
+
+    def project(self, q: torch.Tensor) -> torch.Tensor:
+        """x = W_I q, not yet of unit norm: (B, Q) -> (B, D)."""
+        return self.W_I(normalize(q, dim=-1))
+
+    def encode_images(self, q: torch.Tensor) -> torch.Tensor:
+        """Pictures in the joint space: (B, Q) -> (B, D), unit norm."""
+        return normalize(self.project(q), dim=-1)
+
+    def encode_sentences(self, words: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Sentences in the joint space: (B, T) -> (B, D), unit norm."""
+        return normalize(self.sentence(words, lengths), dim=-1)
+
+    def forward(self, image, words, lengths, owner) -> dict[str, torch.Tensor]:
+        """The loss of one batch of pairs: q (B, Q), words (B, T), lengths (B,), owner (B,) the picture's number."""
+        x = self.encode_images(image) if self.settings.normalise_images else self.project(image)  # (B, D)
+        x, v, owner = gather(x), gather(self.encode_sentences(words, lengths)), gather(owner)
+        same = owner[:, None] == owner[None, :]  # (B, B)
+        if self.settings.same_picture_negatives:  # the released code's habit
+            same = torch.eye(len(owner), dtype=torch.bool, device=owner.device)
+        scores = x @ v.T  # s(x, v), (B, B)
+        if self.settings.loss == "contrastive":
+            return {"contrastive": contrastive_loss(scores, same, self.settings.temperature)}
+        directions = "images" if self.settings.loss == "devise" else "both"
+        return {"ranking": pairwise_ranking_loss(scores, same, self.settings.margin, self.negatives, directions)}
+
+
+def regularity_query(q: torch.Tensor, minus: torch.Tensor, plus: torch.Tensor) -> torch.Tensor:
+    """`picture - word + word` as a unit vector: (..., D) each, all of unit norm.
+
+    x* = argmax_x (q - w_n + w_p) . x / ||q - w_n + w_p||        section 3.2
+    """
+    return normalize(q - minus + plus, dim=-1)
+
+
+def rerank_by_centroid(scores: torch.Tensor, gallery: torch.Tensor, shown: int = 4, top: int = 8) -> torch.Tensor:
+    """The `shown` of the `top` best pictures that lie nearest to their centroid: scores (Q, N) -> indices (Q, shown).
+
+    A picture that matches only by chance lies apart from the others (section 3.2).
+    """
+    best = scores.topk(top, dim=1).indices  # (Q, top)
+    found = gallery[best]  # (Q, top, D)
+    distance = (found - found.mean(1, keepdim=True)).norm(dim=-1)  # (Q, top)
+    return best.gather(1, distance.argsort(dim=1, stable=True)[:, :shown])

@@ -1,0 +1,116 @@
+"""What the notebooks share: the check of their parameters, and `python -m lib.notebook report|store|student`."""
+
+import argparse
+import ast
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import nbformat
+
+from lib.experiment import require_known
+from lib.setup import ROOT
+
+EXECUTED = ROOT / "runs" / "notebooks"
+INJECTED = "# Parameters\n"  # how papermill begins the cell that it puts behind the parameters cell
+LITERALS = {"int": int, "float": (int, float), "bool": bool, "str": str, "List": list, "Optional": object}
+
+
+def check_parameters(cells: Sequence[str], values: Mapping) -> dict:
+    """The notebook's parameters and their values; `cells` is IPython's `In`, `values` the kernel's `globals()`.
+
+    Papermill runs a notebook with its defaults when a parameter's name is misspelt: here it stops, with a ValueError
+    that names the nearest valid name, or the type that was expected.
+    """
+    declared = next(found for cell in cells if (found := _annotations(cell)))
+    for cell in cells:
+        if cell.startswith(INJECTED):
+            for name in _assigned(cell):
+                require_known("parameter", name, list(declared))
+    chosen = {name: values[name] for name in declared}
+    for name, value in chosen.items():
+        _require_type(name, value, declared[name])
+    return chosen
+
+
+def _annotations(cell: str) -> dict[str, str]:
+    nodes = _parsed(cell)
+    return {node.target.id: ast.unparse(node.annotation) for node in nodes if isinstance(node, ast.AnnAssign)}
+
+
+def _assigned(cell: str) -> list[str]:
+    return [target.id for node in _parsed(cell) if isinstance(node, ast.Assign) for target in node.targets]
+
+
+def _parsed(cell: str) -> list[ast.stmt]:
+    try:
+        return ast.parse(cell).body
+    except SyntaxError:  # a cell with magics is not the parameters cell
+        return []
+
+
+def _require_type(name: str, value, annotation: str) -> None:
+    optional = re.fullmatch(r"Optional\[(.*)\]", annotation)
+    if optional and value is None:
+        return
+    inner = optional[1] if optional else annotation
+    kind = LITERALS[inner.split("[")[0]]
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"parameter {name!r} is {value!r}, expected {annotation}")
+
+
+def report(path: Path, parameters: Mapping) -> None:
+    """Run a notebook with papermill from the project's root; the executed copy stays, also if a cell fails."""
+    import papermill
+
+    EXECUTED.mkdir(parents=True, exist_ok=True)
+    papermill.execute_notebook(path, EXECUTED / path.name, parameters, cwd=ROOT, progress_bar=False, log_output=True)
+
+
+def store(path: Path) -> None:
+    """Run a notebook as it stands and keep its outputs in it, without stamps of when, where and by whom."""
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=None, resources={"metadata": {"path": path.parent}}).execute()
+    nbformat.write(clean(notebook), path)
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with nothing in its metadata but the kernel, the language and the cells' tags."""
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
+    for cell in notebook.cells:
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+    return notebook
+
+
+def student(path: Path, folder: Path = ROOT / "student") -> Path:
+    """A copy of a notebook in `folder` without outputs and without the cells tagged `solution`."""
+    notebook = clean(nbformat.read(path, as_version=4))
+    notebook.cells = [cell for cell in notebook.cells if "solution" not in cell.metadata.get("tags", [])]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    folder.mkdir(exist_ok=True)
+    nbformat.write(notebook, folder / path.name)
+    return folder / path.name
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m lib.notebook", description=__doc__)
+    parser.add_argument("action", choices=("report", "store", "student"))
+    parser.add_argument("notebooks", nargs="+", type=Path)
+    parser.add_argument("--profile", default="smoke")
+    chosen = parser.parse_args(arguments)
+    for path in chosen.notebooks:
+        print(f"{chosen.action} {path}", flush=True)
+        if chosen.action == "report":
+            report(path, {"profile": chosen.profile})
+        else:
+            {"store": store, "student": student}[chosen.action](path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,124 @@
+"""`picture - word + word`, measured: which pictures show what, the queries that follow, and how often they are right."""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch.nn.functional import normalize
+
+from lib.corpora.iconworld.captions import HELD_OUT, colour_noun_pairs
+from lib.corpora.types import CaptionedImage
+from lib.encoders.words import Vocabulary, pad
+from lib.models.vse import regularity_query, rerank_by_centroid
+from lib.papers.retrieval import RetrievalData
+
+Pair = tuple[str, str]  # (colour, noun)
+COLOURS = ("black", "blue", "brown", "green", "grey", "orange", "pink", "purple", "red", "white", "yellow")
+WORN_OR_RUNNING = """ball cap coat dog dress hat helmet jacket jersey outfit pants scarf shirt shorts sweater top
+uniform""".split()  # what Flickr8k's captions give colours to
+SHOWN, TOP = 4, 8
+
+
+@dataclass(frozen=True)
+class Query:
+    """Picture number `image` shows a `noun` in colour `minus`; any of `targets`, which show it in `plus`, is right."""
+
+    image: int
+    noun: str
+    minus: str
+    plus: str
+    targets: frozenset[int]
+    held_out: bool  # (plus, noun) was never seen in training
+
+
+def said_pairs(example: CaptionedImage) -> set[Pair]:
+    """The (colour, noun) pairs that stand side by side in a picture's captions."""
+    text = " . ".join(example.captions).lower().replace("gray", "grey")
+    return set(re.findall(rf"\b({'|'.join(COLOURS)}) ({'|'.join(WORN_OR_RUNNING)})\b", text))
+
+
+def drawn_pairs(example: CaptionedImage) -> set[Pair]:
+    """The one (colour, noun) pair that an IconWorld picture shows; none if it shows several things."""
+    pairs = colour_noun_pairs(example.image)
+    return pairs if len(pairs) == 1 else set()
+
+
+def queries(shows: Sequence[set[Pair]], held_out: Collection[Pair] = (), fewest: int = 1) -> list[Query]:
+    """Every query whose answer is among the pictures: `shows` says what each shows.
+
+    A pair counts as an answer if at least `fewest` pictures show it, and a picture that shows both is no query.
+    """
+    pictures = defaultdict(set)
+    for index, pairs in enumerate(shows):
+        for pair in pairs:
+            pictures[pair].add(index)
+    targets = {pair: frozenset(found) for pair, found in pictures.items() if len(found) >= fewest}
+    return [
+        Query(image, noun, minus, plus, targets[plus, noun], (plus, noun) in held_out)
+        for minus, noun in sorted(pictures)
+        for plus, other in sorted(targets)
+        if other == noun and plus != minus
+        for image in sorted(pictures[minus, noun] - targets[plus, noun])
+    ]
+
+
+def corpus_queries(data: RetrievalData) -> list[Query]:
+    """The queries of a corpus's test split: true by construction on IconWorld, by the captions elsewhere."""
+    if data.corpus.name.startswith("iconworld"):
+        return queries([drawn_pairs(example) for example in data.test.examples], HELD_OUT)
+    return queries([said_pairs(example) for example in data.test.examples], fewest=5)
+
+
+class Gallery:
+    """Test pictures and single words in the joint space of a trained model."""
+
+    def __init__(self, model: torch.nn.Module, vocabulary: Vocabulary, images: torch.Tensor):
+        self.model, self.vocabulary, self.images = model, vocabulary, images  # images (N, D), unit norm
+
+    @torch.no_grad()
+    def words(self, words: Sequence[str]) -> torch.Tensor:
+        """Unit vectors of words [W, D]."""
+        return self.model.encode_sentences(*pad([self.vocabulary.encode(word) for word in words]))
+
+    def search(self, asked: Sequence[Query], by: str) -> torch.Tensor:
+        """Scores [Q, N] of all pictures but the query's own: by "picture - word + word", "words" or "picture"."""
+        pictures = self.images[[query.image for query in asked]]
+        noun, minus, plus = (self.words([getattr(q, part) for q in asked]) for part in ("noun", "minus", "plus"))
+        vectors = {
+            "picture - word + word": lambda: regularity_query(pictures, minus, plus),
+            "words": lambda: normalize(plus + noun, dim=-1),
+            "picture": lambda: pictures,
+        }[by]()
+        scores = vectors @ self.images.T  # (Q, N)
+        scores[torch.arange(len(asked)), [query.image for query in asked]] = -torch.inf
+        return scores
+
+
+def measure(gallery: Gallery, asked: Sequence[Query]) -> pd.DataFrame:
+    """Precision at 1 and at 4, in percent, of each way to search, and of chance; held-out answers apart.
+
+    "... re-ranked" shows the 4 of the best 8 that lie nearest to their centroid.
+    """
+    right = torch.zeros(len(asked), len(gallery.images), dtype=torch.bool)  # (Q, N)
+    for row, query in enumerate(asked):
+        right[row, list(query.targets)] = True
+    found = {"chance": right.float().mean(1, keepdim=True).expand(-1, SHOWN)}
+    for by in ("picture", "words", "picture - word + word"):
+        scores = gallery.search(asked, by)
+        found[by] = right.gather(1, scores.topk(SHOWN, dim=1).indices).float()  # (Q, 4)
+    best = rerank_by_centroid(scores, gallery.images, SHOWN, TOP)
+    found["picture - word + word, re-ranked"] = right.gather(1, best).float()
+    unseen = torch.tensor([query.held_out for query in asked])
+    return pd.DataFrame(
+        [_row(way, hits, group, unseen) for way, hits in found.items() for group in (False, True)]
+    ).dropna()
+
+
+def _row(way: str, hits: torch.Tensor, held_out: bool, unseen: torch.Tensor) -> dict:
+    hits = 100 * hits[unseen == held_out]
+    pairs = "never seen" if held_out else "seen"
+    scores = {"P@1": hits[:, 0].mean().item(), "P@4": hits.mean().item()}
+    return {"answer's pair in training": pairs, "search by": way, "queries": len(hits), **scores}

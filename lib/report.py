@@ -1,0 +1,141 @@
+"""Tables with mean ± std and the paper's numbers beside ours, their provenance, and the index of all reports."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from lib.claims import bootstrap_interval, published, verdict
+from lib.experiment import paper_module, read
+from lib.files import replacing, write_json
+from lib.provenance import provenance
+from lib.setup import ROOT
+
+REPORTS = ROOT / "reports"
+
+
+def summary(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Runs, one row each -> one row a variant: `seeds`, and mean and std (over seeds, n - 1) of each metric."""
+    groups = runs.groupby("variant", sort=False)
+    columns = {("runs", "seeds"): groups.size(), ("runs", "seconds"): groups["seconds"].mean().round(1)}
+    for metric in metrics:
+        columns[metric, "mean"], columns[metric, "std"] = groups[metric].mean(), groups[metric].std()
+    return pd.DataFrame(columns)
+
+
+def ablation_table(runs: pd.DataFrame, paper: str, metrics: Sequence[str], dataset: str) -> pd.DataFrame:
+    """The table people read: a row a variant with "mean ± std", and beside it the paper's own row, if it has one."""
+    means, claims = summary(runs, metrics), published(paper, dataset)
+    titles = {name: variant.title for name, variant in paper_module(paper).VARIANTS.items()}
+    rows = []
+    for name, row in means.iterrows():
+        ours = {metric: _plus_minus(row[metric]) for metric in metrics}
+        rows.append({"variant": titles[name], **ours, "seeds": int(row["runs", "seeds"]), **_paper_says(claims, name)})
+        rows[-1]["seconds"] = row["runs", "seconds"]
+    return pd.DataFrame(rows).fillna("")
+
+
+def _plus_minus(cell: pd.Series) -> str:
+    return f"{cell['mean']:.1f}" if np.isnan(cell["std"]) else f"{cell['mean']:.1f} ± {cell['std']:.1f}"
+
+
+def _paper_says(claims: pd.DataFrame, variant: str) -> dict[str, str]:
+    if claims.empty or variant not in set(claims["variant"]):
+        return {"the paper": "–"} if not claims.empty else {}
+    claim = claims[claims["variant"] == variant].iloc[0]
+    ways = [" / ".join(f"{claim[f'{way} R@{k}']:.1f}" for k in (1, 5, 10)) for way in ("i2t", "t2i")]
+    return {"the paper": " | ".join(ways)}
+
+
+def claims_table(runs: pd.DataFrame, paper: str, dataset: str) -> pd.DataFrame:
+    """Each published number beside ours: mean over seeds, 95 % bootstrap interval over the test queries, verdict."""
+    module, rows = paper_module(paper), []
+    for claim in published(paper, dataset).to_dict("records"):
+        mine = runs[runs["variant"] == claim["variant"]]
+        results = [read(Path(folder)) for folder in mine["folder"]]
+        for metric in [name for name in claim if name in module.OUTCOMES]:
+            said = {"claim": claim["row"], "metric": metric, "paper": claim[metric]}
+            rows.append(said | _ours(module, results, metric, claim[metric]) | {"source": claim["source"]})
+    return pd.DataFrame(rows)
+
+
+def _ours(module, results: list, metric: str, claimed: float) -> dict:
+    if not results:
+        return {"ours": "", "95 % interval": "", "verdict": "not run"}
+    hits = np.stack([module.outcomes(result, metric) for result in results])
+    low, high = bootstrap_interval(hits)
+    interval = f"{low:.1f} to {high:.1f}"
+    return {
+        "ours": f"{100 * hits.mean():.1f}",
+        "95 % interval": interval,
+        "verdict": verdict(claimed, (low, high), len(results)),
+    }
+
+
+class Report:
+    """A folder `reports/<dataset>/<paper>/` of tables, figures and the provenance of both."""
+
+    def __init__(self, paper: str, dataset: str, profile: str, root: Path = REPORTS):
+        self.paper, self.dataset, self.profile = paper, dataset, profile
+        self.folder = root / ("smoke" if profile == "smoke" else dataset) / paper
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def table(self, name: str, table: pd.DataFrame, digits: int = 1) -> None:
+        """Write `name`.csv and `name`.md."""
+        with replacing(self.folder / f"{name}.csv") as path:
+            table.to_csv(path, index=False, float_format=f"%.{digits + 2}f")
+        with replacing(self.folder / f"{name}.md") as path:
+            path.write_text(table.to_markdown(index=False, floatfmt=f".{digits}f") + "\n", encoding="utf-8")
+
+    def figure(self, name: str, figure: plt.Figure) -> None:
+        """Write `name`.png."""
+        with replacing(self.folder / f"{name}.png") as path:
+            figure.savefig(path, dpi=110, bbox_inches="tight", format="png")
+
+    def finish(self, runs: pd.DataFrame, parameters: Mapping, deviations: Sequence[str], headline: str) -> None:
+        """Write the runs one by one, the provenance, and this report's line in the index.
+
+        `deviations` says where this differs from the paper; `headline` is one sentence with the main number.
+        """
+        self.table("runs", runs.drop(columns="folder"), digits=2)
+        first = read(Path(runs["folder"].iloc[0]))
+        content = {
+            **{"paper": self.paper, "dataset": self.dataset, "profile": self.profile, "headline": headline},
+            **{"parameters": dict(parameters), "deviations": list(deviations)},
+            "runs": {Path(folder).name: read(Path(folder)).provenance for folder in runs["folder"]},
+            "data": first.provenance["identity"]["data"],
+            "report": provenance(),
+        }
+        write_json(self.folder / "provenance.json", content)
+        index(self.folder.parents[1])
+
+    def provenance_line(self) -> str:
+        """One line for the foot of a table in a notebook."""
+        now = provenance()
+        packages = ", ".join(f"{name} {now['packages'][name]}" for name in ("torch", "transformers", "timm"))
+        return f"commit {now['commit']} · {packages} · {now['hardware']} · {now['time']}"
+
+
+def index(root: Path = REPORTS) -> None:
+    """Write `README.md` of the reports' folder: every report with its headline, from what lies there."""
+    rows = []
+    for path in sorted(root.glob("*/*/provenance.json")):
+        said = json.loads(path.read_text(encoding="utf-8"))
+        folder = path.parent.relative_to(root).as_posix()
+        commit = said["report"]["commit"]
+        rows.append(f"| [{folder}]({folder}/ablation.md) | {said['profile']} | {said['headline']} | {commit} |")
+    lines = [
+        "# Reports",
+        "",
+        "Written by the notebooks: `make reports`, or papermill with the data set's parameters. Each folder holds the",
+        "ablation table, every run, the published claims with verdicts, figures, and `provenance.json`.",
+        "",
+        "| report | profile | in one sentence | commit |",
+        "|---|---|---|---|",
+        *rows,
+    ]
+    with replacing(root / "README.md") as path:
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,31 @@
+"""What must be true before anything else is imported: where the project is, and a torchvision that loads."""
+
+import importlib.util
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+_schemas: list[torch.library.Library] = []  # a Library's definitions vanish with the object
+
+
+def cure_torchvision() -> bool:
+    """Make `import torchvision` work beside a CPU-only torch; returns whether its compiled ops are real.
+
+    The wheel's compiled part needs CUDA libraries that a CPU-only torch lacks, and the import then fails
+    because nobody declared `torchvision::nms`. The schemas are declared only where the real library does not
+    load: a second declaration aborts the interpreter. Safe to call more than once.
+    """
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or _schemas:
+        return False
+    try:
+        for library in Path(spec.origin).parent.glob("_C*.so"):
+            torch.ops.load_library(library)
+        return True
+    except OSError:
+        fragment = torch.library.Library("torchvision", "FRAGMENT")
+        for op in ("nms", "qnms"):
+            fragment.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _schemas.append(fragment)
+        return False

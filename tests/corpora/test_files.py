@@ -1,0 +1,165 @@
+"""The helpers that every reader of a data folder shares."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.corpora import files
+from lib.corpora.types import CaptionedImage, DataError, Post, Product, TaggedPost
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A data folder with one picture, and a secret beside the folder."""
+    (tmp_path / "data/images").mkdir(parents=True)
+    (tmp_path / "data/images/a.jpg").write_bytes(b"pixels of a")
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    return files.data_folder(tmp_path / "data", "pictures")
+
+
+def test_lines_keep_blank_ones_and_know_their_place(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufeffone\r\n\r\nthrée\u2028still three\x0c\nfour".encode())
+    expected = [
+        (f"{path}:1", "one"),
+        (f"{path}:2", ""),
+        (f"{path}:3", "thrée\u2028still three\x0c"),
+        (f"{path}:4", "four"),
+    ]
+    assert files.read_lines(path) == expected
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]))),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_lines_read_back_what_was_written(tmp_path_factory, lines, end):
+    path = tmp_path_factory.mktemp("lines") / "a.txt"
+    path.write_bytes(("\ufeff" + "".join(line + end for line in lines)).encode())
+    assert [text for _, text in files.read_lines(path)] == lines
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_byte_that_is_not_utf8_is_named_with_its_line(tmp_path, mark):
+    path = tmp_path / "latin.txt"
+    path.write_bytes(mark + b"plain\ncaf\xe9\n")
+    with pytest.raises(DataError, match=r"latin\.txt:2: found byte 0xe9, expected UTF-8 text"):
+        files.read_lines(path)
+
+
+def test_a_file_that_cannot_be_read_is_bad_data(tmp_path):
+    with pytest.raises(DataError, match="nothing.txt: found no readable file"):
+        files.read_lines(tmp_path / "nothing.txt")
+
+
+def test_a_data_folder_is_absolute_and_real(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "here")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    real = Path(os.path.realpath(tmp_path)) / "here"
+    assert {files.data_folder(root, "") for root in ("here", "link", "~/here", tmp_path / "here")} == {real}
+
+
+@pytest.mark.parametrize("root", [None, "", "no/such/folder", __file__])
+def test_no_data_folder_says_what_belongs_there(root):
+    with pytest.raises(DataError, match="expected a folder with three apples$"):
+        files.data_folder(root, "three apples")
+
+
+def test_the_first_pattern_that_matches_finds_the_file(tmp_path):
+    for name in ("b.token", "c.txt", "._b.token"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.token").mkdir()
+    assert files.find_file(tmp_path, "a.token", "*.token", "*.txt") == tmp_path / "b.token"
+    assert files.find_file(tmp_path, "*.json") is None
+
+
+def test_two_files_where_one_belongs(tmp_path):
+    for name in ("a.token", "b.token"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=r"found 2 files a.token, b.token, expected only one \*.token"):
+        files.find_file(tmp_path, "*.token")
+
+
+def test_a_picture_is_found_or_none(root):
+    assert files.resolve_picture(root, "images/a.jpg", "list:1") == root / "images/a.jpg"
+    for absent in ("images/b.jpg", "images", "", "a\0b", "\ud800", "x" * 5000):
+        assert files.resolve_picture(root, absent, "list:1") is None
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.jpg", "images/../../secret.jpg", "images/../images/a.jpg", "/etc/passwd", ".."]
+)
+def test_a_path_out_of_the_folder_is_refused_even_if_nothing_is_there(root, name):
+    with pytest.raises(DataError, match="list:7: found path .*, expected a path inside"):
+        files.resolve_picture(root, name, "list:7")
+
+
+def test_a_link_out_of_the_folder_is_refused_and_a_link_inside_is_not(root):
+    (root / "images/out.jpg").symlink_to(root.parent / "secret.jpg")
+    (root / "up").symlink_to(root.parent)
+    (root / "images/in.jpg").symlink_to(root / "images/a.jpg")
+    for name in ("images/out.jpg", "up/secret.jpg"):
+        with pytest.raises(DataError, match="list:7: found .* a link to .*secret.jpg, expected a file inside"):
+            files.resolve_picture(root, name, "list:7")
+    assert files.resolve_picture(root, "images/in.jpg", "list:7") == root / "images/in.jpg"
+
+
+def test_a_folder_whose_name_only_begins_alike_is_outside(root):
+    beside = root.parent / "data-private"
+    beside.mkdir()
+    (beside / "a.jpg").touch()
+    (root / "a.jpg").symlink_to(beside / "a.jpg")
+    with pytest.raises(DataError, match="a link to"):
+        files.resolve_picture(root, "a.jpg", "list:1")
+
+
+def test_missing_pictures_warn_once_with_count_and_first_name(root):
+    examples = [
+        CaptionedImage("a", root / "images/a.jpg", ("x",)),
+        CaptionedImage("b", None, ()),
+        Post("c", None, "", ()),
+    ]
+    with pytest.warns(UserWarning, match="2 of 3 pictures are missing, the first is 'b'") as warned:
+        assert files.count_missing(examples) == 2
+    assert len(warned) == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_missing_picture_no_warning(root):
+    assert files.count_missing([CaptionedImage("a", root / "images/a.jpg", ("x",))]) == 0
+
+
+def test_the_fingerprint_sees_every_field_of_every_kind_of_example(root):
+    picture = root / "images/a.jpg"
+    splits = [
+        [CaptionedImage("1", picture, ("a b",))],
+        [CaptionedImage("1", picture, ("a", "b"))],
+        [CaptionedImage("1", None, ("a b",))],
+        [Post("1", picture, "a", ("b",))],
+        [Post("1", picture, "a", ("b",), ocr="c")],
+        [TaggedPost("1", picture, ("a",), ("O",))],
+        [Product("1", picture, "a", (("b", "c"),), "d")],
+        [],
+    ]
+    assert len({files.fingerprint(split) for split in splits}) == len(splits)
+
+
+def test_the_fingerprint_sees_where_a_split_ends(root):
+    a, b = CaptionedImage("a", None, ("x",)), CaptionedImage("b", None, ("x",))
+    layouts = [([a], [b]), ([a, b], []), ([], [a, b]), ([b], [a])]
+    assert len({files.fingerprint(*layout) for layout in layouts}) == len(layouts)
+
+
+def test_a_picture_that_vanished_is_named(root):
+    with pytest.raises(DataError, match="gone.jpg: found no readable file"):
+        files.fingerprint([CaptionedImage("a", root / "gone.jpg", ("x",))])
+
+
+def test_long_quotes_are_cut_and_stay_on_one_line():
+    assert files.quote("a\nb") == r"'a\nb'"
+    assert len(files.quote("x" * 10_000)) < 100

@@ -1,0 +1,118 @@
+"""Image encoders: one interface, features computed once, and never a stale one."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lib.corpora.types import DataError
+from lib.encoders import images
+from lib.encoders.images import NETWORKS, ImageEncoder, TorchvisionNet, pixels
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Three small files: red, green, blue."""
+    paths = [tmp_path / f"{colour}.png" for colour in ("red", "green", "blue")]
+    for path in paths:
+        Image.new("RGB", (50, 40), path.stem).save(path)
+    return paths
+
+
+@pytest.fixture
+def encoder():
+    return ImageEncoder("lite0", "pooled", size=64)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How many pictures went through the network."""
+    calls, encode = [], ImageEncoder.encode
+    monkeypatch.setattr(ImageEncoder, "encode", lambda self, batch: calls.append(len(batch)) or encode(self, batch))
+    return calls
+
+
+def test_lite0_knows_what_a_picture_shows():
+    """The packaged weights are in their places: an icon of a bell is no bell to it, but noise and shapes differ."""
+    disc = np.zeros((224, 224, 3), np.uint8)
+    yy, xx = np.mgrid[:224, :224]
+    disc[(yy - 112) ** 2 + (xx - 112) ** 2 < 60**2] = (255, 140, 0)
+    (names,) = ImageEncoder().class_names(torch.from_numpy(disc).permute(2, 0, 1)[None], k=5)
+    assert {"orange", "ping-pong ball", "golf ball", "candle", "spotlight", "jack-o'-lantern"} & set(names), names
+
+
+def test_layers_have_their_shapes(photos):
+    batch = torch.stack([pixels(path, size=64) for path in photos])
+    pooled = ImageEncoder("lite0", "pooled", 64).encode(batch)
+    grid = ImageEncoder("lite0", "grid", 64).encode(batch)
+    assert pooled.shape == (3, 1280) and grid.shape == (3, 4, 1280)
+    assert torch.allclose(pooled, grid.mean(1), atol=1e-2)
+
+
+@pytest.mark.parametrize("name, layer", [("vgg16", "fc"), ("vgg19", "grid"), ("resnet152", "pooled")])
+def test_torchvision_networks_fit_the_interface(name, layer, monkeypatch):
+    """With random weights: the real ones need a network connection."""
+    random = torch.nn.Module.requires_grad_(TorchvisionNet(name, pretrained=False).eval(), False)
+    monkeypatch.setattr(images, "_network", lambda name: random)
+    encoder = ImageEncoder(name, layer)
+    assert encoder.encode(torch.zeros(1, 3, 224, 224, dtype=torch.uint8)).shape == (1, *encoder.row_shape)
+    assert len(encoder.class_names(torch.zeros(1, 3, 224, 224, dtype=torch.uint8), k=3)[0]) == 3
+
+
+def test_weights_hashes_are_known():
+    assert NETWORKS["vgg19"].sha256 == "vgg19-dcbb9e9d" and NETWORKS["resnet152"].sha256 == "resnet152-394f9c45"
+
+
+def test_wrong_weights_are_refused(tmp_path):
+    torch.save({}, tmp_path / "weights.pth")
+    with pytest.raises(DataError, match=r"weights.pth: sha256 .*, expected 579344248a93"):
+        images._checked_weights(tmp_path / "weights.pth", images.Lite0.sha256)
+
+
+def test_features_are_computed_once(photos, encoder, counted, tmp_path):
+    first = encoder.features(photos, ("full", "tl"), tmp_path / "cache")
+    again = encoder.features(photos[::-1], ("tl",), tmp_path / "cache")
+    assert sum(counted) == 6
+    assert torch.equal(first.gather([0, 1, 2], 1), again.gather([2, 1, 0]))
+
+
+def test_a_changed_picture_is_encoded_again(photos, encoder, counted, tmp_path):
+    before = encoder.features(photos, cache=tmp_path / "cache")[[0, 1]]
+    Image.new("RGB", (50, 40), "white").save(photos[0])
+    after = encoder.features(photos, cache=tmp_path / "cache")[[0, 1]]
+    assert sum(counted) == 4
+    assert not torch.allclose(before[0], after[0]) and torch.equal(before[1], after[1])
+
+
+def test_encoders_do_not_share_rows(photos, tmp_path):
+    small = ImageEncoder("lite0", "pooled", 32).features(photos, cache=tmp_path)[[0]]
+    large = ImageEncoder("lite0", "pooled", 64).features(photos, cache=tmp_path)[[0]]
+    assert not torch.allclose(small, large)
+
+
+def test_missing_and_corrupt_pictures_get_zeros(photos, encoder, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"not a picture")
+    with pytest.warns(UserWarning, match="broken.jpg: not a readable picture") as warned:
+        features = encoder.features([None, tmp_path / "broken.jpg", photos[0]], cache=tmp_path / "cache")
+    assert len([w for w in warned if "broken.jpg" in str(w.message)]) == 1
+    assert features.present.tolist() == [False, False, True]
+    assert not features[[0, 1]].any() and features[[2]].any()
+
+
+def test_views_show_their_part(tmp_path):
+    picture = np.zeros((100, 100, 3), np.uint8)
+    picture[:, :50] = 255  # the left half is white
+    Image.fromarray(picture).save(tmp_path / "half.png")
+    whole, mirrored, corner = (pixels(tmp_path / "half.png", view, 50) for view in ("full", "full-flip", "tl"))
+    assert whole[:, :, :20].min() == 255 and whole[:, :, 30:].max() == 0
+    assert torch.equal(mirrored, whole.flip(2))
+    assert (corner > 127).float().mean() == pytest.approx(50 / 80, abs=0.03)
+
+
+@pytest.mark.parametrize("name, layer, message", [
+    ("lite1", "pooled", "image encoder 'lite1' is unknown, expected one of lite0, vgg16"),
+    ("lite0", "fc", "lite0 has no layer 'fc', expected one of pooled, grid"),
+])  # fmt: skip
+def test_unknown_encoders_are_refused(name, layer, message):
+    with pytest.raises(DataError, match=message):
+        ImageEncoder(name, layer)
