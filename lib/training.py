@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lib.files import new_folder, publish, write_json, write_tensors
+from lib.precision import mixed_precision
 
 BUCKET = 32  # batches whose examples are sorted by length together: little padding, still a random order
 
@@ -104,17 +105,6 @@ def schedule(settings: TrainingSettings, steps: int) -> Callable[[int], float]:
         raise ValueError(f"schedule {settings.schedule!r} is unknown, expected one of {', '.join(shapes)}")
     shape = shapes[settings.schedule]
     return lambda step: (step + 1) / warmup if step < warmup else shape((step - warmup) / max(1, steps - warmup))
-
-
-def mixed_precision(precision: str) -> str:
-    """Accelerate's name for a precision; "auto" takes bf16 only where it is measured to train faster: on GPUs."""
-    names = {"fp32": "no", "bf16": "bf16"}
-    if precision == "auto":
-        cuda = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bf16" if cuda else "no"
-    if precision not in names:
-        raise ValueError(f"precision {precision!r} is unknown, expected auto, fp32 or bf16")
-    return names[precision]
 
 
 class _Trainer:

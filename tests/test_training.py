@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
 
-from lib.training import TrainingSettings, batch_plan, fit, mixed_precision, schedule
+from lib.precision import mixed_precision
+from lib.training import TrainingSettings, batch_plan, fit, schedule
 
 HERE = Path(__file__).parent
 
@@ -40,7 +41,10 @@ class Regression(nn.Module):
         self.layers = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 1))
 
     def forward(self, x, y):
-        return {"square": (self.layers(x)[:, 0] - y).square().mean(), "size": 1e-4 * self.layers[0].weight.square().sum()}
+        return {
+            "square": (self.layers(x)[:, 0] - y).square().mean(),
+            "size": 1e-4 * self.layers[0].weight.square().sum(),
+        }
 
 
 def score(model) -> dict[str, float]:

@@ -108,7 +108,7 @@ def fingerprint(*splits: Sequence) -> str:
         for split in splits:
             digest.update(f"{len(split)} examples\n".encode())
             keys = pool.map(_content, [example.image for example in split])
-            for example, key in zip(split, keys):
+            for example, key in zip(split, keys, strict=True):
                 digest.update(_words(example) + key)
     return digest.hexdigest()
 

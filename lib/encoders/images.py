@@ -16,6 +16,7 @@ from torch import nn
 
 from lib.corpora.types import DataError, Picture, open_picture, picture_key
 from lib.encoders.cache import FeatureCache, Features
+from lib.precision import autocast, device, fast_precision
 from lib.setup import ROOT
 
 CACHE = ROOT / "cache"
@@ -98,7 +99,7 @@ NETWORKS = {
 
 @lru_cache(maxsize=2)
 def _network(name: str) -> nn.Module:
-    return NETWORKS[name].build().eval().requires_grad_(False).to(_device(), memory_format=torch.channels_last)
+    return NETWORKS[name].build().eval().requires_grad_(False).to(device(), memory_format=torch.channels_last)
 
 
 class ImageEncoder:
@@ -131,7 +132,7 @@ class ImageEncoder:
     @torch.no_grad()
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 pictures [B, 3, S, S] -> float32 features [B, *row_shape]."""
-        with _autocast():
+        with autocast():
             network, pixels = _network(self.name), self._normalised(pixels)
             if self.layer == "fc":
                 return network.fc(pixels).float().cpu()
@@ -143,13 +144,13 @@ class ImageEncoder:
         """The `k` likeliest ImageNet class names of each uint8 picture [B, 3, S, S]."""
         from torchvision.models._meta import _IMAGENET_CATEGORIES as names
 
-        with _autocast():
+        with autocast():
             top = _network(self.name).logits(self._normalised(pixels)).topk(k).indices  # (B, k)
         return [[names[i] for i in row] for row in top.tolist()]
 
     def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
-        mean, std = (torch.tensor(v, device=_device()).view(3, 1, 1) for v in (self.spec.mean, self.spec.std))
-        scaled = (pixels.to(_device()).float() / 255 - mean) / std
+        mean, std = (torch.tensor(v, device=device()).view(3, 1, 1) for v in (self.spec.mean, self.spec.std))
+        scaled = (pixels.to(device()).float() / 255 - mean) / std
         return scaled.to(memory_format=torch.channels_last)
 
     def features(self, pictures: Sequence[Picture], views: Sequence[str] = ("full",), cache: Path = CACHE) -> Features:
@@ -157,7 +158,7 @@ class ImageEncoder:
 
         A missing picture (None) gets zeros; a corrupt one is named in a warning and then treated as missing.
         """
-        store = FeatureCache(Path(cache) / f"{self.identity}-{_precision()}", self.row_shape)
+        store = FeatureCache(Path(cache) / f"{self.identity}-{fast_precision()}", self.row_shape)
         keys = [_view_keys(picture, views) for picture in pictures]  # N lists of V keys
         known = store.positions()
         todo = {
@@ -212,18 +213,3 @@ def _checked_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
     if found != sha256:
         raise DataError(f"{path}: sha256 {found[:12]}…, expected {sha256[:12]}…; install the package again")
     return torch.load(path, weights_only=True)
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _precision() -> str:
-    """bf16 where the hardware multiplies it natively (four times as fast on such a CPU), else fp32."""
-    if _device().type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
-
-
-def _autocast() -> torch.autocast:
-    return torch.autocast(_device().type, torch.bfloat16, enabled=_precision() == "bf16")

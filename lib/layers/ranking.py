@@ -66,9 +66,7 @@ def _check(scores: Tensor, positives: Tensor) -> None:
     if scores.ndim != 2 or scores.shape[0] != scores.shape[1] or len(scores) == 0:
         raise ValueError(f"expected square scores [B, B] with a pair on each diagonal entry, got {[*scores.shape]}")
     if positives.shape != scores.shape or positives.dtype != torch.bool:
-        raise ValueError(
-            f"expected positives as bool {[*scores.shape]}, got {positives.dtype} {[*positives.shape]}"
-        )
+        raise ValueError(f"expected positives as bool {[*scores.shape]}, got {positives.dtype} {[*positives.shape]}")
 
 
 def _check_options(negatives: str | int, directions: str, reduction: str) -> None:

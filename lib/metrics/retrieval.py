@@ -1,6 +1,6 @@
 """Image-sentence retrieval: recall at k and ranks in both directions, counted chunk by chunk, never sorted."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from statistics import fmean
 
 import torch

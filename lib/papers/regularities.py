@@ -1,4 +1,4 @@
-"""`picture - word + word`, measured: which pictures show what, the queries that follow, and how often they are right."""
+"""`picture - word + word`, measured: what each picture shows, the queries that follow, how often they are right."""
 
 import re
 from collections import defaultdict

