@@ -16,7 +16,7 @@ def pairwise_ranking_loss(
     """Hinges [margin - s(pair) + s(wrong pair)]_+ summed over the negatives of each pair -> scalar.
 
     scores [B, B], the pairs on the diagonal; positives [B, B] is True where caption j belongs to image i, and such a
-    caption is never a negative. negatives: "all" in the batch (Kiros et al. 2014, eq. 5; Gu et al. 2018, L_Rank),
+    caption is never a negative. negatives: "all" in the batch (Kiros et al. 2014; Gu et al. 2018, L_Rank),
     "hardest" for the greatest violation alone (VSE++, Faghri et al. 2018, eq. 6), or a number of them drawn anew for
     each anchor without replacement, from torch's global generator (fewer where the batch has fewer). directions:
     "both", or "images" for image anchors against wrong captions only (DeViSE, Frome et al. 2013, eq. 1).
