@@ -75,6 +75,18 @@ def _ours(module, results: list, metric: str, claimed: float) -> dict:
     }
 
 
+def ingredients_table(runs: pd.DataFrame, paper: str, whole: str, metrics: Sequence[str]) -> pd.DataFrame:
+    """Dev scores of `whole` and of its relatives, mean ± std over seeds, with the difference in the first metric."""
+    dev = pd.DataFrame([read(Path(folder)).scores["dev"] for folder in runs["folder"]])
+    means = summary(runs[["variant", "seed", "seconds"]].assign(**dev), metrics)
+    titles = {name: variant.title for name, variant in paper_module(paper).VARIANTS.items()}
+    change = means[metrics[0], "mean"] - means.loc[whole, (metrics[0], "mean")]
+    columns = {"variant": [titles[name] for name in means.index], f"change in dev {metrics[0]}": change.to_numpy()}
+    columns |= {f"dev {metric}": [_plus_minus(row) for _, row in means[metric].iterrows()] for metric in metrics}
+    seconds = means["runs", "seconds"].to_numpy()
+    return pd.DataFrame({**columns, "seeds": means["runs", "seeds"].to_numpy(), "seconds": seconds})
+
+
 class Report:
     """A folder `reports/<dataset>/<paper>/` of tables, figures and the provenance of both."""
 

@@ -1,9 +1,14 @@
-"""What must be true before anything else is imported: where the project is, and a torchvision that loads."""
+"""What must be true before anything else is imported: threads that sleep, and a torchvision that loads."""
 
 import importlib.util
+import os
 from pathlib import Path
 
-import torch
+# Threads that wait by spinning make small steps up to thirty times slower as soon as anything else runs on the
+# machine. OpenMP reads this when torch loads, so import lib first.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 _schemas: list[torch.library.Library] = []  # a Library's definitions vanish with the object

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from lib.layers.projection import ResidualMLP
+
 
 class RecurrentEncoder(nn.Module):
     """Word vectors -> LSTM or GRU -> the state after the last word (Kiros et al. 2014, section 2.1).
@@ -10,9 +12,10 @@ class RecurrentEncoder(nn.Module):
     forward(words [B, T], lengths [B]) -> [B, dim].
     """
 
-    def __init__(self, cell: str, vocabulary: int, word_dim: int, dim: int):
+    def __init__(self, cell: str, vocabulary: int, word_dim: int, dim: int, dropout: float = 0.0):
         super().__init__()
         self.embed = nn.Embedding(vocabulary, word_dim, padding_idx=0)
+        self.drop = nn.Dropout(dropout)
         self.rnn = {"lstm": nn.LSTM, "gru": nn.GRU}[cell](word_dim, dim, batch_first=True)
         nn.init.uniform_(self.embed.weight[1:], -0.1, 0.1)
         for name, weight in self.rnn.named_parameters():
@@ -21,7 +24,9 @@ class RecurrentEncoder(nn.Module):
                     nn.init.orthogonal_(gate)
 
     def forward(self, words: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        states, _ = self.rnn(self.embed(words))  # (B, T, D); what follows the last word cannot reach its state
+        states, _ = self.rnn(
+            self.drop(self.embed(words))
+        )  # (B, T, D); what follows the last word cannot reach its state
         return states[torch.arange(len(words), device=words.device), lengths - 1]  # (B, D)
 
 
@@ -38,3 +43,17 @@ class BagOfWords(nn.Module):
 
     def forward(self, words: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         return self.embed(words)
+
+
+class FrozenSentence(nn.Module):
+    """A frozen text encoder's vector of the whole sentence, moved into the joint space.
+
+    forward(vectors [B, 384], lengths [B]) -> [B, dim].
+    """
+
+    def __init__(self, dim: int, dropout: float, width: int = 384):
+        super().__init__()
+        self.head = ResidualMLP(width, dim, dim, dropout)
+
+    def forward(self, vectors: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return self.head(vectors)

@@ -8,20 +8,27 @@ A sentence and a picture become unit vectors of one space, where a pair is close
     min  sum_x sum_k max(0, a - s(x, v) + s(x, v_k)) + sum_v sum_k max(0, a - s(v, x) + s(v, x_k))
 """
 
+import math
+
 import torch
 from torch import nn
 from torch.nn.functional import normalize
 
 from lib.layers.distributed import gather
+from lib.layers.projection import ResidualMLP
 from lib.layers.ranking import contrastive_loss, pairwise_ranking_loss
-from lib.layers.sentences import BagOfWords, RecurrentEncoder
+from lib.layers.sentences import BagOfWords, FrozenSentence, RecurrentEncoder
 
 
-def sentence_encoder(kind: str, vocabulary: int, word_dim: int, dim: int) -> nn.Module:
-    """ "lstm" (the paper), "gru" (the released code), "sum" (the regularities model) or "mean" (DeViSE)."""
+def sentence_encoder(vocabulary: int, settings) -> nn.Module:
+    """What reads a sentence: "lstm" (the paper), "gru" (the released code), "sum" of words (the regularities model),
+    "mean" (DeViSE), or "minilm", a network on top of a frozen text encoder's vector."""
+    dim, kind = settings.joint_dim, settings.sentence
     if kind in ("lstm", "gru"):
-        return RecurrentEncoder(kind, vocabulary, word_dim, dim)
-    return BagOfWords(kind, vocabulary, dim)
+        return RecurrentEncoder(kind, vocabulary, settings.word_dim, dim, settings.dropout)
+    if kind in ("sum", "mean"):
+        return BagOfWords(kind, vocabulary, dim)
+    return FrozenSentence(dim, settings.dropout)
 
 
 class VSE(nn.Module):
@@ -33,9 +40,14 @@ class VSE(nn.Module):
     def __init__(self, picture_dim: int, vocabulary: int, settings):
         super().__init__()
         self.settings = settings
-        self.sentence = sentence_encoder(settings.sentence, vocabulary, settings.word_dim, settings.joint_dim)
-        self.W_I = nn.Linear(picture_dim, settings.joint_dim)
+        dim = settings.joint_dim
+        self.sentence = sentence_encoder(vocabulary, settings)
+        self.drop = nn.Dropout(settings.dropout)
+        self.W_I = nn.Linear(picture_dim, dim)
         nn.init.xavier_uniform_(self.W_I.weight)
+        if settings.image_head == "mlp":
+            self.W_I = ResidualMLP(picture_dim, dim, dim, settings.dropout)
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(settings.temperature)))  # of the contrastive loss
         self.negatives = settings.negatives
 
     def at_epoch(self, epoch: int) -> None:
@@ -45,15 +57,15 @@ class VSE(nn.Module):
 
     def project(self, q: torch.Tensor) -> torch.Tensor:
         """x = W_I q, not yet of unit norm: (B, Q) -> (B, D)."""
-        return self.W_I(normalize(q, dim=-1))
+        return self.W_I(self.drop(q)).float()
 
     def encode_images(self, q: torch.Tensor) -> torch.Tensor:
         """Pictures in the joint space: (B, Q) -> (B, D), unit norm."""
         return normalize(self.project(q), dim=-1)
 
     def encode_sentences(self, words: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Sentences in the joint space: (B, T) -> (B, D), unit norm."""
-        return normalize(self.sentence(words, lengths), dim=-1)
+        """Sentences in the joint space: word indices (B, T), or frozen vectors (B, S) -> (B, D), unit norm."""
+        return normalize(self.sentence(words, lengths).float(), dim=-1)
 
     def forward(self, image, words, lengths, owner) -> dict[str, torch.Tensor]:
         """The loss of one batch of pairs: q (B, Q), words (B, T), lengths (B,), owner (B,) the picture's number."""
@@ -62,11 +74,17 @@ class VSE(nn.Module):
         same = owner[:, None] == owner[None, :]  # (B, B)
         if self.settings.same_picture_negatives:  # the released code's habit
             same = torch.eye(len(owner), dtype=torch.bool, device=owner.device)
-        scores = x @ v.T  # s(x, v), (B, B)
+        with torch.autocast(x.device.type, enabled=False):  # a margin needs more than bf16's three digits
+            scores = x @ v.T  # s(x, v), (B, B)
+        return {self.settings.loss: self.loss(scores, same)}
+
+    def loss(self, scores: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
+        """The mean over the pairs of a batch, of scores (B, B); `same` (B, B) marks what is no negative."""
         if self.settings.loss == "contrastive":
-            return {"contrastive": contrastive_loss(scores, same, self.settings.temperature)}
+            return contrastive_loss(scores, same, (-self.log_scale).exp().clamp(min=0.01))
         directions = "images" if self.settings.loss == "devise" else "both"
-        return {"ranking": pairwise_ranking_loss(scores, same, self.settings.margin, self.negatives, directions)}
+        margin, reduction = self.settings.margin, self.settings.reduction
+        return pairwise_ranking_loss(scores, same, margin, self.negatives, directions, reduction)
 
 
 def regularity_query(q: torch.Tensor, minus: torch.Tensor, plus: torch.Tensor) -> torch.Tensor:

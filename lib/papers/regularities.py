@@ -11,7 +11,6 @@ from torch.nn.functional import normalize
 
 from lib.corpora.iconworld.captions import HELD_OUT, colour_noun_pairs
 from lib.corpora.types import CaptionedImage
-from lib.encoders.words import Vocabulary, pad
 from lib.models.vse import regularity_query, rerank_by_centroid
 from lib.papers.retrieval import RetrievalData
 
@@ -73,15 +72,10 @@ def corpus_queries(data: RetrievalData) -> list[Query]:
 
 
 class Gallery:
-    """Test pictures and single words in the joint space of a trained model."""
+    """Test pictures and single words in the joint space of a trained run, `predictor`."""
 
-    def __init__(self, model: torch.nn.Module, vocabulary: Vocabulary, images: torch.Tensor):
-        self.model, self.vocabulary, self.images = model, vocabulary, images  # images (N, D), unit norm
-
-    @torch.no_grad()
-    def words(self, words: Sequence[str]) -> torch.Tensor:
-        """Unit vectors of words [W, D]."""
-        return self.model.encode_sentences(*pad([self.vocabulary.encode(word) for word in words]))
+    def __init__(self, predictor):
+        self.words, self.images = predictor.embed_sentences, predictor.said["images"]  # images (N, D), unit norm
 
     def search(self, asked: Sequence[Query], by: str) -> torch.Tensor:
         """Scores [Q, N] of all pictures but the query's own: by "picture - word + word", "words" or "picture"."""
@@ -122,3 +116,10 @@ def _row(way: str, hits: torch.Tensor, held_out: bool, unseen: torch.Tensor) -> 
     pairs = "never seen" if held_out else "seen"
     scores = {"P@1": hits[:, 0].mean().item(), "P@4": hits.mean().item()}
     return {"answer's pair in training": pairs, "search by": way, "queries": len(hits), **scores}
+
+
+def over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The mean of `measure` over runs with different seeds, and the standard deviation of P@1."""
+    keys = ["answer's pair in training", "search by", "queries"]
+    groups = pd.concat(tables).groupby(keys, sort=False)
+    return groups[["P@1", "P@4"]].mean().assign(**{"std of P@1": groups["P@1"].std()}).reset_index()

@@ -1,7 +1,7 @@
 """What VSE and GXN share: pictures and their captions as tensors, batches of pairs, retrieval scores."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -11,6 +11,7 @@ from lib import corpora
 from lib.corpora.types import CaptionedImage, Corpus
 from lib.encoders.cache import Features
 from lib.encoders.images import ImageEncoder
+from lib.encoders.text import SentenceEncoder
 from lib.encoders.words import Vocabulary, pad
 from lib.metrics import retrieval
 from lib.training import TrainingSettings
@@ -27,34 +28,67 @@ class RetrievalSettings(TrainingSettings):
     image_layer: str = "pooled"
     image_size: int = 224
     views: tuple[str, ...] = ("full",)
+    text_encoder: str | None = None  # a frozen one, such as "minilm", in place of word indices
     min_count: int = 1  # of a word in the training captions, to be in the vocabulary
 
 
-class Split:
-    """One split, flat: sentence j, in word indices, describes picture `owner[j]`."""
+class WordReader:
+    """Sentences as word indices."""
 
-    def __init__(self, examples: Sequence[CaptionedImage], vocabulary: Vocabulary, encoder: ImageEncoder, views):
-        self.examples, self.encoder, self.views = list(examples), encoder, tuple(views)
+    def __init__(self, sentences: Sequence[str], vocabulary: Vocabulary):
+        self.indices = [vocabulary.encode(sentence) for sentence in sentences]
+        self.lengths = np.array([len(indices) for indices in self.indices])
+
+    def batch(self, chosen: Iterable[int]) -> dict[str, torch.Tensor]:
+        words, lengths = pad([self.indices[i] for i in chosen])
+        return {"words": words, "lengths": lengths}
+
+
+class VectorReader:
+    """Sentences as the vectors of a frozen text encoder; computed when first asked for."""
+
+    def __init__(self, sentences: Sequence[str], encoder: SentenceEncoder):
+        self.sentences, self.encoder = sentences, encoder
+        self.lengths = np.array([len(sentence.split()) for sentence in sentences])
+
+    @cached_property
+    def features(self) -> Features:
+        return self.encoder.features(self.sentences)
+
+    def batch(self, chosen: Sequence[int]) -> dict[str, torch.Tensor]:
+        return {"words": self.features[chosen], "lengths": torch.from_numpy(self.lengths[chosen])}
+
+
+def reader(sentences: Sequence[str], vocabulary: Vocabulary, text_encoder: str | None) -> WordReader | VectorReader:
+    """How a model sees sentences: as word indices, or as vectors of `text_encoder`."""
+    return VectorReader(sentences, SentenceEncoder(text_encoder)) if text_encoder else WordReader(sentences, vocabulary)
+
+
+class Split:
+    """One split, flat: sentence j describes picture `owner[j]`."""
+
+    def __init__(self, examples: Sequence[CaptionedImage], vocabulary: Vocabulary, settings: "RetrievalSettings"):
+        self.examples, self.views = list(examples), settings.views
+        self.encoder = ImageEncoder(settings.image_encoder, settings.image_layer, settings.image_size)
         self.captions = [caption for example in self.examples for caption in example.captions]
-        self.sentences = [vocabulary.encode(caption) for caption in self.captions]
         self.owner = np.repeat(np.arange(len(self.examples)), [len(example.captions) for example in self.examples])
-        self.lengths = np.array([len(sentence) for sentence in self.sentences])
+        self.sentences = reader(self.captions, vocabulary, settings.text_encoder)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return self.sentences.lengths
 
     @cached_property
     def features(self) -> Features:
         """The pictures' features, computed at most once in the life of the cache."""
         return self.encoder.features([example.image for example in self.examples], self.views)
 
-    def words(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
-        words, lengths = pad([self.sentences[i] for i in indices])
-        return {"words": words, "lengths": lengths}
-
     def batch(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
         """Sentences with their pictures, each in a random view."""
         owner = self.owner[indices]
         view = torch.randint(self.features.views, (len(owner),)).numpy()
         image = self.features.gather(owner, view)
-        return {"image": image, "owner": torch.from_numpy(owner), **self.words(indices)}
+        return {"image": image, "owner": torch.from_numpy(owner), **self.sentences.batch(indices)}
 
 
 @dataclass(frozen=True)
@@ -62,7 +96,6 @@ class RetrievalData:
     """A corpus as tensors; the vocabulary knows training captions only."""
 
     corpus: Corpus
-    encoder: ImageEncoder
     vocabulary: Vocabulary
     train: Split
     dev: Split
@@ -70,25 +103,29 @@ class RetrievalData:
 
     @property
     def fingerprint(self) -> str:
-        return f"{self.corpus.fingerprint}/{self.encoder.identity}"
+        return f"{self.corpus.fingerprint}/{self.train.encoder.identity}"
 
 
 def load(settings: RetrievalSettings) -> RetrievalData:
-    """The corpus, vocabulary and encoder that `settings` name; read once for all variants that share them."""
-    names = ("dataset", "data_dir", "train_limit", "image_encoder", "image_layer", "image_size", "views", "min_count")
-    return _load(**{name: getattr(settings, name) for name in names})
+    """The corpus that `settings` name, as tensors; read once for all variants that share it."""
+    shared = {field.name: getattr(settings, field.name) for field in fields(RetrievalSettings)}
+    trained = {field.name for field in fields(TrainingSettings)}
+    return _load(RetrievalSettings(**{name: value for name, value in shared.items() if name not in trained}))
+
+
+@lru_cache(maxsize=8)
+def _load(settings: RetrievalSettings) -> RetrievalData:
+    corpus = _corpus(settings.dataset, settings.data_dir, settings.train_limit)
+    vocabulary = Vocabulary.of((c for example in corpus.train for c in example.captions), settings.min_count)
+    parts = {name: Split(getattr(corpus, name), vocabulary, settings) for name in ("train", "dev", "test")}
+    return RetrievalData(corpus, vocabulary, **parts)
 
 
 @lru_cache(maxsize=4)
-def _load(dataset, data_dir, train_limit, image_encoder, image_layer, image_size, views, min_count) -> RetrievalData:
+def _corpus(dataset: str, data_dir: str | None, train_limit: int | None) -> Corpus:
     if dataset.startswith("iconworld"):
-        corpus = corpora.load(dataset, **({"train": train_limit} if train_limit else {}))
-    else:
-        corpus = corpora.load(dataset, data_dir, limit=train_limit)
-    vocabulary = Vocabulary.of((c for example in corpus.train for c in example.captions), min_count)
-    encoder = ImageEncoder(image_encoder, image_layer, image_size)
-    splits = {name: Split(getattr(corpus, name), vocabulary, encoder, views) for name in ("train", "dev", "test")}
-    return RetrievalData(corpus, encoder, vocabulary, **splits)
+        return corpora.load(dataset, **({"train": train_limit} if train_limit else {}))
+    return corpora.load(dataset, data_dir, limit=train_limit)
 
 
 @torch.no_grad()
@@ -100,7 +137,8 @@ def embed(model: torch.nn.Module, split: Split, batch: int = 512) -> tuple[torch
     order = np.argsort(split.lengths, kind="stable")  # sentences of like length together: little padding
     chunks = np.array_split(order, max(1, round(len(order) / batch)))
     sentences = [
-        model.encode_sentences(**{k: v.to(device) for k, v in split.words(chunk).items()}).cpu() for chunk in chunks
+        model.encode_sentences(**{k: v.to(device) for k, v in split.sentences.batch(chunk).items()}).cpu()
+        for chunk in chunks
     ]
     restored = torch.empty_like(torch.cat(sentences))
     restored[torch.from_numpy(order)] = torch.cat(sentences)

@@ -26,7 +26,6 @@ from lib.corpora.iconworld.captions import (
     colour_noun_pairs,
     decided_by,
     load,
-    regularities,
 )
 from lib.corpora.iconworld.draw import ICONS, PALETTE, Scene, Thing, icon_mask
 from lib.corpora.iconworld.grammar import NOUNS, OPENINGS, PLACES, RELATIONS, meanings, say
@@ -207,7 +206,7 @@ def test_articles():
     assert not any(re.search(r"\ba [aeiou]|\ban [^aeiou]", caption) for caption in spoken)
 
 
-# ---- held-out pairs and regularities ----
+# ---- held-out pairs and twins ----
 
 
 def test_held_out_pairs_never_occur_in_training():
@@ -228,19 +227,6 @@ def test_held_out_pairs_come_often_in_test(corpus):
     assert ("red", "car") in HELD_OUT and len(HELD_OUT) == 24
     assert all(alone[pair] >= 4 for pair in HELD_OUT)
     assert all(sum(colour == held for held, _ in HELD_OUT) == 3 for colour in COLOURS)
-
-
-def test_regularity_queries_name_all_right_pictures(corpus):
-    queries = regularities(corpus.test)
-    shows = [{(t.colour, t.noun) for t in example.image.objects} for example in corpus.test]
-    for query in queries:
-        assert shows[query.image] == {(query.minus, query.noun)} and query.minus != query.plus
-        assert query.targets == {i for i, pairs in enumerate(shows) if pairs == {(query.plus, query.noun)}} != set()
-        assert query.held_out == ((query.plus, query.noun) in HELD_OUT)
-    assert sum(query.held_out for query in queries) > 90 and {q.noun for q in queries if q.held_out} == {
-        n for _, n in HELD_OUT
-    }
-    assert len({(query.image, query.plus) for query in queries}) == len(queries)
 
 
 def test_twins_differ_only_in_who_stands_where(corpus):

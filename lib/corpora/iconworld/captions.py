@@ -110,37 +110,6 @@ def colour_noun_pairs(scene: Scene) -> set[tuple[str, str]]:
     return {(thing.colour, thing.noun) for thing in scene.objects}
 
 
-# ---- regularities: image of blue car - blue + red ----
-
-
-@dataclass(frozen=True)
-class Query:
-    """Picture number `image` shows only a `noun` in colour `minus`; the same in colour `plus` is wanted."""
-
-    image: int
-    noun: str
-    minus: str
-    plus: str
-    targets: frozenset[int]  # the pictures that show only that, all of them right
-    held_out: bool  # (plus, noun) was never seen in training
-
-
-def regularities(split: Captions) -> list[Query]:
-    """Every query image - word + word of a split whose answer the split contains."""
-    shows = defaultdict(set)
-    for index in range(len(split)):
-        pairs = colour_noun_pairs(split.scene(index))
-        if len(pairs) == 1:
-            shows[pairs.pop()].add(index)
-    return [
-        Query(image, noun, minus, plus, frozenset(shows[plus, noun]), (plus, noun) in HELD_OUT)
-        for minus, noun in sorted(shows)
-        for image in sorted(shows[minus, noun])
-        for plus in COLOURS
-        if plus != minus and (plus, noun) in shows
-    ]
-
-
 # ---- the perfect reader ----
 
 
