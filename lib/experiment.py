@@ -87,8 +87,7 @@ def run(
     module, chosen = paper_module(paper), resolve(paper, variant, settings)
     data = module.load(chosen)
     identity = {**_deciding(chosen), "seed": seed, "data": data.fingerprint, "code": code_fingerprint(paper)}
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    target = Path(folder) / paper / f"{variant}-seed{seed}-{key}"
+    target = Path(folder) / paper / f"{variant}-seed{seed}-{fingerprint(identity)}"
     target.mkdir(parents=True, exist_ok=True)
     with FileLock(target / "lock"):
         if not (target / "result.json").exists():
@@ -103,6 +102,7 @@ def _train(module, data, settings, seed, folder, log, checkpoint_seconds, name) 
     context = module.context(data)
     write_json(folder / "settings.json", {"paper": paper, "variant": variant, **dataclasses.asdict(settings)})
     write_json(folder / "context.json", context)
+    module.prepare(data)
     set_seed(seed)
     model = module.build(context, settings)
     history = []
@@ -159,6 +159,11 @@ def histories(runs: pd.DataFrame) -> pd.DataFrame:
     """What happened in each epoch of some runs (rows of `ablate`): variant, seed, epoch, losses and dev scores."""
     results = [read(Path(folder)) for folder in runs["folder"]]
     return pd.DataFrame([{"variant": r.variant, "seed": r.seed, **epoch} for r in results for epoch in r.history])
+
+
+def fingerprint(content: Mapping) -> str:
+    """Twelve characters that change with any value of a JSON-able mapping, whatever its order."""
+    return hashlib.sha256(json.dumps(dict(content), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def code_fingerprint(paper: str) -> str:

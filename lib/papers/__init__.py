@@ -1,7 +1,12 @@
 """One module a paper: its settings, profiles and variants, and how its corpus, model and metric fit together.
 
-`lib.experiment` relies on these names of each: `Settings`, `PROFILES`, `VARIANTS`, `MONITOR`, `load(settings)`,
-`build(context, settings)`, `context(data)`, `evaluate(model, split)`, `predictions(model, data)`, `Predictor`.
+`lib.experiment` and `lib.report` rely on these names of each:
+
+- `Settings`, a frozen dataclass on top of TrainingSettings; `PROFILES` and `VARIANTS`, changes to it by name;
+- `load(settings) -> data` with `.train`, `.dev`, `.test` and `.fingerprint`; `prepare(data)` computes its features;
+- `context(data)`, what a trained model needs of the data, as JSON; `build(context, settings)`, the fresh model;
+- `evaluate(model, split)`, flat scores, of which `MONITOR` is maximised on dev; `predictions(model, data)`, tensors;
+- `OUTCOMES` and `outcomes(result, metric)`, query by query, for intervals; `Predictor`, for anybody's own input.
 """
 
 from dataclasses import dataclass, field

@@ -12,9 +12,9 @@ from lib.encoders.words import Vocabulary
 from lib.metrics import retrieval
 from lib.models.vse import VSE
 from lib.papers import Variant
-from lib.papers.retrieval import RetrievalData, RetrievalSettings, Split, embed, load, reader, scores
+from lib.papers.retrieval import RetrievalData, RetrievalSettings, Split, embed, load, prepare, reader, scores
 
-__all__ = ["load"]  # the rest is defined here
+__all__ = ["load", "prepare"]  # the rest is defined here
 
 MONITOR = "rsum"  # the sum of the six recalls, chosen on dev as the authors do
 
