@@ -1,14 +1,14 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PROFILE ?= smoke
+SEEDS ?= 0
 BIN := .venv/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
-export OMP_THREAD_LIMIT := 1   # tesseract is faster without threads
 
 .PHONY: reports test lab notebooks student bench setup
 .DEFAULT_GOAL := reports
 
 reports: setup         ## run every notebook headlessly and fill reports/
-	$(BIN)/python -m lib.notebook report --profile $(PROFILE) $(NOTEBOOKS)
+	$(BIN)/python -m lib.notebook report --profile $(PROFILE) --seeds $(SEEDS) -- $(NOTEBOOKS)
 
 test: setup            ## the test suite, then every notebook under nbval
 	$(BIN)/ruff check lib tests

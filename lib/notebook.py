@@ -103,11 +103,12 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("action", choices=("report", "store", "student"))
     parser.add_argument("notebooks", nargs="+", type=Path)
     parser.add_argument("--profile", default="smoke")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     chosen = parser.parse_args(arguments)
     for path in chosen.notebooks:
         print(f"{chosen.action} {path}", flush=True)
         if chosen.action == "report":
-            report(path, {"profile": chosen.profile})
+            report(path, {"profile": chosen.profile, "seeds": chosen.seeds})
         else:
             {"store": store, "student": student}[chosen.action](path)
 

@@ -9,7 +9,10 @@ def device() -> torch.device:
 
 
 def fast_precision() -> str:
-    """For frozen networks: "bf16" where the hardware multiplies it natively (four times as fast on such a CPU)."""
+    """"bf16" where the hardware multiplies it natively, else "fp32".
+
+    Measured on two AVX512-BF16 cores: Lite0 encodes four times as fast, an LSTM of 1024 trains 1.8 times as fast.
+    """
     if device().type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
@@ -21,10 +24,9 @@ def autocast() -> torch.autocast:
 
 
 def mixed_precision(precision: str) -> str:
-    """Accelerate's name for a training precision; "auto" takes bf16 where training is faster with it: on GPUs."""
+    """Accelerate's name for a training precision: "fp32", "bf16", or "auto" for bf16 where it is fast."""
     names = {"fp32": "no", "bf16": "bf16"}
-    if precision == "auto":
-        return "bf16" if device().type == "cuda" and fast_precision() == "bf16" else "no"
+    names["auto"] = names[fast_precision()]
     if precision not in names:
         raise ValueError(f"precision {precision!r} is unknown, expected auto, fp32 or bf16")
     return names[precision]

@@ -29,7 +29,7 @@ BUCKET = 32  # batches whose examples are sorted by length together: little padd
 class TrainingSettings:
     """How a model is trained. `clip` bounds the gradient's global norm, 0 leaves it alone; `warmup` is a share of
     all steps; `average` is the decay of an exponential average of the weights, 0 for none; `patience` counts epochs
-    without a better dev score; precision "auto" is bf16 on a GPU that has it, else fp32."""
+    without a better dev score; precision "auto" is bf16 where the hardware is fast with it, else fp32."""
 
     epochs: int = 10
     batch_size: int = 128

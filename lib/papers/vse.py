@@ -43,10 +43,13 @@ PROFILES = {
         **{"epochs": 5, "learning_rate": 2e-3, "joint_dim": 128, "word_dim": 128},
         **{"train_limit": 800, "image_size": 128},
     },
-    "small": {"epochs": 10, "learning_rate": 1e-3, "joint_dim": 256, "word_dim": 256, "image_size": 128},
-    "paper": {"epochs": 20, "views": ("full", "full-flip")},
+    "small": {"epochs": 8, "learning_rate": 2e-3, "joint_dim": 192, "word_dim": 192, "image_size": 128},
+    "paper": {
+        **{"epochs": 8, "learning_rate": 1e-3, "schedule": "cosine", "joint_dim": 512},
+        **{"margin": 0.05, "dropout": 0.3, "views": ("full", "full-flip")},
+    },
 }
-HARDEST = {"negatives": "hardest"}
+HARDEST = {"negatives": "hardest", "margin": 0.2}
 BEST = {
     **{"sentence": "minilm", "text_encoder": "minilm", "image_head": "mlp", "joint_dim": 512, "dropout": 0.5},
     **{"loss": "contrastive", "batch_size": 256, "learning_rate": 5e-4, "weight_decay": 1e-4},
@@ -59,7 +62,10 @@ VARIANTS = {
     "sum-hardest": Variant("sum of words, hardest negatives", {"sentence": "sum", **HARDEST}),
     "released": Variant(
         "GRU, as released",
-        {"sentence": "gru", "normalise_images": False, "same_picture_negatives": True, "reduction": "sum"},
+        {
+            **{"sentence": "gru", "margin": 0.2, "dropout": 0.0, "reduction": "sum"},
+            **{"normalise_images": False, "same_picture_negatives": True},
+        },
     ),
     "lstm": Variant("LSTM, as in the paper", {"sentence": "lstm"}),
     "lstm-hardest": Variant("LSTM, hardest negatives", {"sentence": "lstm", **HARDEST}),
