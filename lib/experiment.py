@@ -105,6 +105,7 @@ def _train(module, data, settings, seed, folder, log, checkpoint_seconds, name) 
     module.prepare(data)
     set_seed(seed)
     model = module.build(context, settings)
+    module.initialise(model, context, settings)
     history = []
     if any(parameter.requires_grad for parameter in model.parameters()):
         evaluate = lambda model: module.evaluate(model, data.dev)  # noqa: E731

@@ -2,11 +2,15 @@
 
 import importlib.util
 import os
+import warnings
 from pathlib import Path
 
 # Threads that wait by spinning make small steps up to thirty times slower as soon as anything else runs on the
 # machine. OpenMP reads this when torch loads, so import lib first.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Nothing here shows a progress bar, and its absence is no news in a notebook.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 import torch  # noqa: E402
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from lib import experiment, predict
 from lib.experiment import code_fingerprint, resolve, run
 
-TINY = {"profile": "smoke", "train_limit": 40, "epochs": 2, "joint_dim": 16, "word_dim": 16}
+TINY = {"profile": "smoke", "train_limit": 40, "epochs": 2, "batch_size": 20, "joint_dim": 16, "word_dim": 16}
 SCRIPT = f"""
 import sys, torch
 torch.set_num_threads(1)
@@ -69,8 +69,7 @@ def test_predictions_give_the_stored_scores(finished):
         assert 100 * outcomes(finished, metric).mean() == pytest.approx(finished.scores["test"][metric])
 
 
-def test_start(tmp_path):
-    """Two processes that want the same run: one trains, both end with its numbers, nothing is left over."""
+def test_two_processes_that_want_one_run_train_it_once(tmp_path):
     processes = [
         subprocess.Popen([sys.executable, "-c", SCRIPT, tmp_path], stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]

@@ -215,7 +215,8 @@ class Model(torch.nn.Module):
         return dict(ranking=pairwise_ranking_loss(x @ v.T, torch.eye(len(x), dtype=torch.bool), 0.2))
 torch.set_num_threads(1)
 model = Model()
-fit(model, Pairs(), TrainingSettings(epochs=3, batch_size=16, learning_rate=0.05, precision="fp32"), 0, sys.argv[1] + "/run",
+settings = TrainingSettings(epochs=3, batch_size=16, learning_rate=0.05, precision="fp32")
+fit(model, Pairs(), settings, 0, sys.argv[1] + "/run",
     lambda m: dict(score=float(m.A.weight.sum())), "score")
 torch.save(model.state_dict(), sys.argv[1] + f"/end-{{dist.get_rank() if dist.is_initialized() else 'alone'}}.pt")
 """

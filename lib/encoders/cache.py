@@ -47,7 +47,8 @@ class FeatureCache:
 
         Raises ValueError if the rows do not have the table's shape, or are not finite.
         """
-        rows = np.ascontiguousarray(rows, self.dtype)
+        with np.errstate(over="ignore"):  # an overflow is reported below
+            rows = np.ascontiguousarray(rows, self.dtype)
         if rows.shape != (len(keys), *self.row_shape):
             raise ValueError(f"{self.folder}: rows of shape {rows.shape}, expected {(len(keys), *self.row_shape)}")
         if not np.isfinite(rows).all():

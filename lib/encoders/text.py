@@ -26,7 +26,9 @@ def pretrained(name: str = "minilm"):
     Raises DataError if the packaged weights are not the official ones, or the name cannot be loaded.
     """
     from transformers import AutoModel, AutoTokenizer  # slow to import
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     where = _packaged_folder(name) if name in PACKAGED else name
     try:
         tokenizer = AutoTokenizer.from_pretrained(where)
@@ -44,16 +46,29 @@ def _packaged_folder(name: str) -> Path:
     return folder
 
 
+@lru_cache(maxsize=2)
+def _weights_hash(name: str) -> str:
+    digest = hashlib.sha256()
+    for weight in pretrained(name)[1].state_dict().values():
+        digest.update(weight.contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 class SentenceEncoder:
     """A frozen text encoder read as one vector a sentence: the mean of its last states over the word pieces."""
 
-    def __init__(self, name: str = "minilm", width: int = 384, longest: int = 64):
-        self.name, self.width, self.longest = name, width, longest
+    def __init__(self, name: str = "minilm", longest: int = 64):
+        self.name, self.longest = name, longest
+
+    @property
+    def width(self) -> int:
+        """Numbers in a sentence's vector."""
+        return pretrained(self.name)[1].config.hidden_size
 
     @property
     def identity(self) -> str:
         """All that decides the features, but for the machine's rounding."""
-        return f"{Path(self.name).name}-mean-{self.longest}-{SHA256.get(self.name, 'hub')[:24]}"
+        return f"{Path(self.name).name}-mean-{self.longest}-{_weights_hash(self.name)[:24]}"
 
     @torch.no_grad()
     def encode(self, sentences: Sequence[str]) -> torch.Tensor:

@@ -24,9 +24,8 @@ class RecurrentEncoder(nn.Module):
                     nn.init.orthogonal_(gate)
 
     def forward(self, words: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        states, _ = self.rnn(
-            self.drop(self.embed(words))
-        )  # (B, T, D); what follows the last word cannot reach its state
+        # What follows the last word cannot reach its state, so the padding needs no packing.
+        states, _ = self.rnn(self.drop(self.embed(words)))  # (B, T, D)
         return states[torch.arange(len(words), device=words.device), lengths - 1]  # (B, D)
 
 
@@ -48,10 +47,10 @@ class BagOfWords(nn.Module):
 class FrozenSentence(nn.Module):
     """A frozen text encoder's vector of the whole sentence, moved into the joint space.
 
-    forward(vectors [B, 384], lengths [B]) -> [B, dim].
+    forward(vectors [B, width], lengths [B]) -> [B, dim].
     """
 
-    def __init__(self, dim: int, dropout: float, width: int = 384):
+    def __init__(self, width: int, dim: int, dropout: float):
         super().__init__()
         self.head = ResidualMLP(width, dim, dim, dropout)
 

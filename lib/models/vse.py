@@ -20,28 +20,29 @@ from lib.layers.ranking import contrastive_loss, pairwise_ranking_loss
 from lib.layers.sentences import BagOfWords, FrozenSentence, RecurrentEncoder
 
 
-def sentence_encoder(vocabulary: int, settings) -> nn.Module:
+def sentence_encoder(sentence_dim: int, settings) -> nn.Module:
     """What reads a sentence: "lstm" (the paper), "gru" (the released code), "sum" of words (the regularities model),
-    "mean" (DeViSE), or "minilm", a network on top of a frozen text encoder's vector."""
+    "mean" (DeViSE), or "frozen", a small network on top of a frozen text encoder's vector."""
     dim, kind = settings.joint_dim, settings.sentence
     if kind in ("lstm", "gru"):
-        return RecurrentEncoder(kind, vocabulary, settings.word_dim, dim, settings.dropout)
+        return RecurrentEncoder(kind, sentence_dim, settings.word_dim, dim, settings.dropout)
     if kind in ("sum", "mean"):
-        return BagOfWords(kind, vocabulary, dim)
-    return FrozenSentence(dim, settings.dropout)
+        return BagOfWords(kind, sentence_dim, dim)
+    return FrozenSentence(sentence_dim, dim, settings.dropout)
 
 
 class VSE(nn.Module):
     """The joint space of pictures and sentences.
 
-    `settings` is a `lib.papers.vse.Settings`; `picture_dim` the width of the feature q; `vocabulary` its size.
+    `settings` is a `lib.papers.vse.Settings`; `picture_dim` the width of the feature q; `sentence_dim` the number of
+    words in the vocabulary, or the width of the frozen encoder's vectors.
     """
 
-    def __init__(self, picture_dim: int, vocabulary: int, settings):
+    def __init__(self, picture_dim: int, sentence_dim: int, settings):
         super().__init__()
         self.settings = settings
         dim = settings.joint_dim
-        self.sentence = sentence_encoder(vocabulary, settings)
+        self.sentence = sentence_encoder(sentence_dim, settings)
         self.drop = nn.Dropout(settings.dropout)
         self.W_I = nn.Linear(picture_dim, dim)
         nn.init.xavier_uniform_(self.W_I.weight)

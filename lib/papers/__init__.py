@@ -4,7 +4,8 @@
 
 - `Settings`, a frozen dataclass on top of TrainingSettings; `PROFILES` and `VARIANTS`, changes to it by name;
 - `load(settings) -> data` with `.train`, `.dev`, `.test` and `.fingerprint`; `prepare(data)` computes its features;
-- `context(data)`, what a trained model needs of the data, as JSON; `build(context, settings)`, the fresh model;
+- `context(data)`, what a trained model needs of the data, as JSON; `build(context, settings)`, the model, and
+  `initialise(model, context, settings)`, its pretrained parts where it has any;
 - `evaluate(model, split)`, flat scores, of which `MONITOR` is maximised on dev; `predictions(model, data)`, tensors;
 - `OUTCOMES` and `outcomes(result, metric)`, query by query, for intervals; `Predictor`, for anybody's own input.
 """

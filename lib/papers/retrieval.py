@@ -38,6 +38,7 @@ class WordReader:
     features = None  # nothing to compute
 
     def __init__(self, sentences: Sequence[str], vocabulary: Vocabulary):
+        self.dim = len(vocabulary)
         self.indices = [vocabulary.encode(sentence) for sentence in sentences]
         self.lengths = np.array([len(indices) for indices in self.indices])
 
@@ -51,6 +52,7 @@ class VectorReader:
 
     def __init__(self, sentences: Sequence[str], encoder: SentenceEncoder):
         self.sentences, self.encoder = sentences, encoder
+        self.dim = encoder.width
         self.lengths = np.array([len(sentence.split()) for sentence in sentences])
 
     @cached_property

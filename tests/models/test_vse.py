@@ -6,7 +6,7 @@ import torch
 from lib.models.vse import VSE
 from lib.papers.vse import VARIANTS, Settings
 
-SENTENCES = ["lstm", "gru", "sum", "mean", "minilm"]
+SENTENCES = ["lstm", "gru", "sum", "mean", "frozen"]
 
 
 def model(**changes) -> VSE:
@@ -18,7 +18,7 @@ def batch(sentence: str = "lstm", pairs: int = 7) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     lengths = torch.randint(1, 6, (pairs,), generator=generator)
     words = torch.randint(3, 20, (pairs, 5), generator=generator) * (torch.arange(5) < lengths[:, None])
-    words = torch.randn(pairs, 384, generator=generator) if sentence == "minilm" else words
+    words = torch.randn(pairs, 20, generator=generator) if sentence == "frozen" else words
     image = torch.randn(pairs, 6, generator=generator)
     return {"image": image, "words": words, "lengths": lengths, "owner": torch.tensor([0, 1, 1, 2, 3, 3, 3])[:pairs]}
 

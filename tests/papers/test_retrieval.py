@@ -72,3 +72,21 @@ def test_scores_have_flat_names(data):
     scores = retrieval.scores(images, sentences, data.test.owner)
     assert {"i2t R@1", "t2i R@10", "i2t median", "t2i mean", "rsum"} <= set(scores)
     assert scores["t2i R@10"] == pytest.approx(100 * 10 / 500, abs=1.0)  # chance
+
+
+def test_published_word_vectors_start_the_words_they_know(tmp_path, data):
+    from lib.corpora import DataError
+    from lib.papers import vse
+
+    (tmp_path / "glove.txt").write_text("red 1 2 3\nblue 4 5 6\n")
+    context = {"words": list(data.vocabulary.words), "picture_dim": 1280, "sentence_dim": len(data.vocabulary)}
+    settings = vse.Settings(sentence="lstm", word_dim=3, joint_dim=4, word_vectors=str(tmp_path / "glove.txt"))
+    model = vse.build(context, settings)
+    before = model.sentence.embed.weight.detach().clone()
+    vse.initialise(model, context, settings)
+    after, red = model.sentence.embed.weight, data.vocabulary.index["red"]
+    assert after[red].tolist() == [1, 2, 3]
+    assert (after != before).any(1).sum() == 2
+    wide = vse.Settings(sentence="lstm", word_dim=5, joint_dim=4, word_vectors=str(tmp_path / "glove.txt"))
+    with pytest.raises(DataError, match="found vectors of 3 numbers, expected 5"):
+        vse.initialise(vse.build(context, wide), context, wide)
