@@ -8,7 +8,6 @@ import yaml
 
 from lib.setup import ROOT
 
-VERDICTS = ("reproduced", "above", "not reproduced", "inconclusive", "not runnable")
 SEEDS_NEEDED = 3
 
 
@@ -25,8 +24,16 @@ def published(paper: str, dataset: str) -> pd.DataFrame:
     return pd.DataFrame(_claims().get(paper, {}).get(dataset, []))
 
 
+def comparisons(paper: str) -> list[dict]:
+    """Which variant the paper says is better than which: `claim`, `above`, `below`, `metrics`, `source`."""
+    return _claims().get(paper, {}).get("comparisons", [])
+
+
 def bootstrap_interval(hits: np.ndarray, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
-    """The 95 % interval of a share in percent, over resampled queries: hits [S, Q] of S seeds on the same queries."""
+    """The 95 % interval of a share in percent, over resampled queries: hits [S, Q] of S seeds on the same queries.
+
+    A difference of two models' hits gives the interval of the difference, paired by query.
+    """
     per_query = 100 * np.asarray(hits, float).mean(0)
     random = np.random.default_rng(seed)
     means = per_query[random.integers(0, len(per_query), (draws, len(per_query)))].mean(1)
@@ -40,3 +47,11 @@ def verdict(value: float, interval: tuple[float, float], seeds: int) -> str:
     if seeds < SEEDS_NEEDED:
         return "inconclusive"
     return "above" if low > value else "not reproduced" if high < value else "reproduced"
+
+
+def comparison_verdict(interval: tuple[float, float], seeds: int) -> str:
+    """Of "A above B": "reproduced" where the difference's interval is above zero, "not reproduced" where below."""
+    low, high = interval
+    if seeds < SEEDS_NEEDED or low <= 0 <= high:
+        return "inconclusive"
+    return "reproduced" if low > 0 else "not reproduced"

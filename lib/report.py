@@ -8,8 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lib.claims import bootstrap_interval, published, verdict
-from lib.experiment import paper_module, read
+from lib.claims import bootstrap_interval, comparison_verdict, comparisons, published, verdict
+from lib.experiment import Result, paper_module, read
 from lib.files import replacing, write_json
 from lib.provenance import provenance
 from lib.setup import ROOT
@@ -54,25 +54,40 @@ def claims_table(runs: pd.DataFrame, paper: str, dataset: str) -> pd.DataFrame:
     """Each published number beside ours: mean over seeds, 95 % bootstrap interval over the test queries, verdict."""
     module, rows = paper_module(paper), []
     for claim in published(paper, dataset).to_dict("records"):
-        mine = runs[runs["variant"] == claim["variant"]]
-        results = [read(Path(folder)) for folder in mine["folder"]]
+        results = _results(runs, claim["variant"])
         for metric in [name for name in claim if name in module.OUTCOMES]:
             said = {"claim": claim["row"], "metric": metric, "paper": claim[metric]}
             rows.append(said | _ours(module, results, metric, claim[metric]) | {"source": claim["source"]})
     return pd.DataFrame(rows)
 
 
-def _ours(module, results: list, metric: str, claimed: float) -> dict:
+def _results(runs: pd.DataFrame, variant: str) -> list[Result]:
+    mine = runs[runs["variant"] == variant].sort_values("seed")
+    return [read(Path(folder)) for folder in mine["folder"]]
+
+
+def _ours(module, results: list[Result], metric: str, claimed: float) -> dict:
     if not results:
         return {"ours": "", "95 % interval": "", "verdict": "not run"}
     hits = np.stack([module.outcomes(result, metric) for result in results])
     low, high = bootstrap_interval(hits)
-    interval = f"{low:.1f} to {high:.1f}"
-    return {
-        "ours": f"{100 * hits.mean():.1f}",
-        "95 % interval": interval,
-        "verdict": verdict(claimed, (low, high), len(results)),
-    }
+    said = verdict(claimed, (low, high), len(results))
+    return {"ours": f"{100 * hits.mean():.1f}", "95 % interval": f"{low:.1f} to {high:.1f}", "verdict": said}
+
+
+def comparisons_table(runs: pd.DataFrame, paper: str) -> pd.DataFrame:
+    """Each "A is better than B" of the paper beside ours: the difference, its 95 % bootstrap interval, the verdict."""
+    module, rows = paper_module(paper), []
+    for claim in comparisons(paper):
+        above, below = (_results(runs, claim[side]) for side in ("above", "below"))
+        pairs = list(zip(above, below, strict=False))  # the same seeds on both sides
+        for metric in claim["metrics"] if pairs else []:
+            hits = [module.outcomes(a, metric) * 1.0 - module.outcomes(b, metric) for a, b in pairs]
+            interval = bootstrap_interval(np.stack(hits))
+            said = {"claim": claim["claim"], "metric": metric, "difference": f"{100 * np.mean(hits):+.1f}"}
+            said["95 % interval"] = "{:+.1f} to {:+.1f}".format(*interval)
+            rows.append({**said, "verdict": comparison_verdict(interval, len(pairs)), "source": claim["source"]})
+    return pd.DataFrame(rows)
 
 
 def ingredients_table(runs: pd.DataFrame, paper: str, whole: str, metrics: Sequence[str]) -> pd.DataFrame:
@@ -94,25 +109,28 @@ class Report:
         self.paper, self.dataset, self.profile = paper, dataset, profile
         self.folder = root / ("smoke" if profile == "smoke" else dataset) / paper
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.page = []  # Markdown, in the order of the notebook
 
-    def table(self, name: str, table: pd.DataFrame, digits: int = 1) -> None:
-        """Write `name`.csv and `name`.md."""
+    def table(self, name: str, title: str, table: pd.DataFrame, digits: int = 1) -> None:
+        """Write `name`.csv, and the table on the report's page; an empty one is left out."""
+        if table.empty:
+            return
         with replacing(self.folder / f"{name}.csv") as path:
             table.to_csv(path, index=False, float_format=f"%.{digits + 2}f")
-        with replacing(self.folder / f"{name}.md") as path:
-            path.write_text(table.to_markdown(index=False, floatfmt=f".{digits}f") + "\n", encoding="utf-8")
+        self.page += [f"## {title}", table.to_markdown(index=False, floatfmt=f".{digits}f")]
 
-    def figure(self, name: str, figure: plt.Figure) -> None:
-        """Write `name`.png."""
+    def figure(self, name: str, title: str, figure: plt.Figure) -> None:
+        """Write `name`.png, and show it on the report's page."""
         with replacing(self.folder / f"{name}.png") as path:
             figure.savefig(path, dpi=110, bbox_inches="tight", format="png")
+        self.page += [f"## {title}", f"![{title}]({name}.png)"]
 
     def finish(self, runs: pd.DataFrame, parameters: Mapping, deviations: Sequence[str], headline: str) -> None:
-        """Write the runs one by one, the provenance, and this report's line in the index.
+        """Write the page, the runs one by one, the provenance, and this report's line in the index.
 
         `deviations` says where this differs from the paper; `headline` is one sentence with the main number.
         """
-        self.table("runs", runs.drop(columns="folder"), digits=2)
+        self.table("runs", "Every run", runs.drop(columns="folder"), digits=2)
         first = read(Path(runs["folder"].iloc[0]))
         content = {
             **{"paper": self.paper, "dataset": self.dataset, "profile": self.profile, "headline": headline},
@@ -122,6 +140,11 @@ class Report:
             "report": provenance(),
         }
         write_json(self.folder / "provenance.json", content)
+        differs = "\n".join(f"- {line}" for line in deviations)
+        title = f"# {self.paper.upper()} on {self.dataset}, profile {self.profile}"
+        foot = ["## Where this differs from the paper", differs, "## Provenance", self.provenance_line()]
+        with replacing(self.folder / "README.md") as path:
+            path.write_text("\n\n".join([title, headline, *self.page, *foot]) + "\n", encoding="utf-8")
         index(self.folder.parents[1])
 
     def provenance_line(self) -> str:
@@ -138,12 +161,13 @@ def index(root: Path = REPORTS) -> None:
         said = json.loads(path.read_text(encoding="utf-8"))
         folder = path.parent.relative_to(root).as_posix()
         commit = said["report"]["commit"]
-        rows.append(f"| [{folder}]({folder}/ablation.md) | {said['profile']} | {said['headline']} | {commit} |")
+        rows.append(f"| [{folder}]({folder}/README.md) | {said['profile']} | {said['headline']} | {commit} |")
     lines = [
         "# Reports",
         "",
         "Written by the notebooks: `make reports`, or papermill with the data set's parameters. Each folder holds the",
-        "ablation table, every run, the published claims with verdicts, figures, and `provenance.json`.",
+        "ablation table, every run, the published claims with verdicts, figures, the tables as CSV, and",
+        "`provenance.json`.",
         "",
         "| report | profile | in one sentence | commit |",
         "|---|---|---|---|",

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import claims, experiment, report
+from lib import claims, experiment, plots, report
 from lib.papers.vse import OUTCOMES
 
 METRICS = ["i2t R@1", "t2i R@1", "rsum"]
@@ -16,7 +16,7 @@ METRICS = ["i2t R@1", "t2i R@1", "rsum"]
 def runs(tmp_path_factory):
     tiny = {"profile": "smoke", "train_limit": 40, "epochs": 1, "joint_dim": 16, "word_dim": 16}
     folder = tmp_path_factory.mktemp("runs")
-    return experiment.ablate("vse", ["random", "lstm"], [0, 1], tiny, folder, log=lambda line: None)
+    return experiment.ablate("vse", ["random", "lstm", "devise"], [0, 1], tiny, folder, log=lambda line: None)
 
 
 def test_summary_is_mean_and_std_over_seeds(runs):
@@ -28,7 +28,11 @@ def test_summary_is_mean_and_std_over_seeds(runs):
 
 def test_the_table_sets_the_paper_beside_ours(runs):
     table = report.ablation_table(runs, "vse", METRICS, "flickr8k")
-    assert table["variant"].tolist() == ["random ranking", "LSTM, as in the paper"]
+    assert table["variant"].tolist() == [
+        "random ranking",
+        "LSTM, as in the paper",
+        "DeViSE: mean of words, pictures only",
+    ]
     assert table["the paper"].iloc[1] == "18.0 / 40.9 / 55.0 | 12.5 / 37.0 / 51.5"
     assert all(" ± " in cell for cell in table["rsum"])
     assert "the paper" not in report.ablation_table(runs, "vse", METRICS, "iconworld-captions")
@@ -46,7 +50,7 @@ def test_claims_get_verdicts(runs):
     ours = runs.loc[runs["variant"] == "lstm", "i2t R@10"].mean()
     assert float(mine.loc["i2t R@10", "ours"]) == pytest.approx(ours, abs=0.06)
     assert set(mine["verdict"]) == {"inconclusive"}  # two seeds
-    assert set(table.loc[table["claim"].str.startswith("DeViSE"), "verdict"]) == {"not run"}
+    assert set(table.loc[table["claim"].str.startswith("released"), "verdict"]) == {"not run"}
 
 
 @pytest.mark.parametrize("value, expected", [(50, "reproduced"), (30, "above"), (70, "not reproduced")])
@@ -58,8 +62,29 @@ def test_verdicts(value, expected):
     assert claims.verdict(value, interval, seeds=2) == "inconclusive"
 
 
-def test_published_rows_are_complete():
+def test_a_comparison_is_paired_by_query():
+    better = np.random.default_rng(0).random((3, 400)) < 0.5
+    worse = better & (np.arange(400) % 20 > 0)  # loses one query in twenty
+    low, high = claims.bootstrap_interval(better * 1.0 - worse)
+    assert 0 < low < 2.5 < high < 6
+    assert claims.comparison_verdict((low, high), seeds=3) == "reproduced"
+    assert claims.comparison_verdict((-high, -low), seeds=3) == "not reproduced"
+    assert claims.comparison_verdict((-low, high), seeds=3) == "inconclusive"
+    assert claims.comparison_verdict((low, high), seeds=2) == "inconclusive"
+
+
+def test_comparisons_need_both_sides(runs):
+    assert report.comparisons_table(runs[runs["variant"] != "devise"], "vse").empty
+    table = report.comparisons_table(runs, "vse").set_index("metric")
+    means = runs.groupby("variant")["i2t R@1"].mean()
+    assert float(table.loc["i2t R@1", "difference"]) == pytest.approx(means["lstm"] - means["devise"], abs=0.06)
+
+
+def test_published_claims_are_complete():
     from lib.papers.vse import VARIANTS
+
+    for claim in claims.comparisons("vse"):
+        assert {claim["above"], claim["below"]} <= set(VARIANTS) and set(claim["metrics"]) <= set(OUTCOMES)
 
     for dataset in ("flickr8k", "flickr30k", "coco"):
         rows = claims.published("vse", dataset)
@@ -72,14 +97,18 @@ def test_published_rows_are_complete():
 def test_a_report_is_written_and_indexed(runs, tmp_path):
     out = report.Report("vse", "flickr8k", "paper", root=tmp_path)
     table = report.ablation_table(runs, "vse", METRICS, "flickr8k")
-    out.table("ablation", table)
+    out.table("ablation", "Ablation", table)
+    out.table("claims", "Claims", pd.DataFrame())
+    out.figure("recall", "Recall", plots.bars(runs, ["i2t R@1"], "recall", claims.published("vse", "flickr8k")))
     out.finish(runs, {"epochs": 1}, ["smaller"], "R@1 is 5")
     folder = tmp_path / "flickr8k" / "vse"
     back = pd.read_csv(folder / "ablation.csv", keep_default_na=False)
     assert back["rsum"].tolist() == table["rsum"].tolist()
-    assert "18.0 / 40.9" in (folder / "ablation.md").read_text()
+    page = (folder / "README.md").read_text()
+    assert "18.0 / 40.9" in page and "## Claims" not in page and "- smaller" in page and "commit" in page
+    assert "![Recall](recall.png)" in page and (folder / "recall.png").read_bytes().startswith(b"\x89PNG")
     said = json.loads((folder / "provenance.json").read_text())
-    assert len(said["runs"]) == 4 and said["deviations"] == ["smaller"] and said["report"]["packages"]["torch"]
-    assert "| [flickr8k/vse](flickr8k/vse/ablation.md) | paper | R@1 is 5 |" in (tmp_path / "README.md").read_text()
+    assert len(said["runs"]) == 6 and said["deviations"] == ["smaller"] and said["report"]["packages"]["torch"]
+    assert "| [flickr8k/vse](flickr8k/vse/README.md) | paper | R@1 is 5 |" in (tmp_path / "README.md").read_text()
     smoke = report.Report("vse", "flickr8k", "smoke", root=tmp_path)
     assert smoke.folder == tmp_path / "smoke" / "vse"  # a smoke run never overwrites a result
