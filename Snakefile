@@ -16,7 +16,8 @@ SEEDS = [int(seed) for seed in str(config.get("seeds", 0)).split(",")]
 NOT_SETTINGS = {"paper", "seeds"}
 SETTINGS = {name: value for name, value in config.items() if name not in NOT_SETTINGS}
 VARIANTS = list(experiment.paper_module(PAPER).VARIANTS)
-MARKS = f"runs/marks/{PAPER}/{experiment.fingerprint(SETTINGS)}"
+CODE = experiment.code_fingerprint(PAPER)
+MARKS = f"runs/marks/{PAPER}/{experiment.fingerprint({**SETTINGS, 'code': CODE})}"
 
 
 rule all:

@@ -29,29 +29,35 @@ def comparisons(paper: str) -> list[dict]:
     return _claims().get(paper, {}).get("comparisons", [])
 
 
-def bootstrap_interval(hits: np.ndarray, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
-    """The 95 % interval of a share in percent, over resampled queries: hits [S, Q] of S seeds on the same queries.
+def bootstrap(summands: np.ndarray, seed: int = 0, draws: int = 2000) -> np.ndarray:
+    """A ratio of sums in percent, over resampled examples [draws]: summands [S, U, 2] of S seeds, the same U examples.
 
-    A difference of two models' hits gives the interval of the difference, paired by query.
+    Each draw is the mean over seeds of sum(first) / sum(second). Two calls with as many examples resample the same
+    ones, so the difference of their draws is paired.
     """
-    per_query = 100 * np.asarray(hits, float).mean(0)
-    random = np.random.default_rng(seed)
-    means = per_query[random.integers(0, len(per_query), (draws, len(per_query)))].mean(1)
-    return tuple(np.percentile(means, [2.5, 97.5]))
+    count = summands.shape[1]
+    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)  # (draws, U)
+    sums = np.einsum("du,suk->dsk", times, summands, optimize=True)  # (draws, S, 2)
+    return 100 * (sums[..., 0] / sums[..., 1]).mean(1)
 
 
-def verdict(value: float, interval: tuple[float, float], seeds: int) -> str:
+def interval(draws: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of bootstrap draws."""
+    return tuple(np.percentile(draws, [2.5, 97.5]))
+
+
+def verdict(value: float, ours: tuple[float, float], seeds: int) -> str:
     """How a published `value` stands beside ours: inside our interval it is "reproduced"; "above" and
     "not reproduced" where all of our interval is above or below it; "inconclusive" under three seeds."""
-    low, high = interval
+    low, high = ours
     if seeds < SEEDS_NEEDED:
         return "inconclusive"
     return "above" if low > value else "not reproduced" if high < value else "reproduced"
 
 
-def comparison_verdict(interval: tuple[float, float], seeds: int) -> str:
+def comparison_verdict(difference: tuple[float, float], seeds: int) -> str:
     """Of "A above B": "reproduced" where the difference's interval is above zero, "not reproduced" where below."""
-    low, high = interval
+    low, high = difference
     if seeds < SEEDS_NEEDED or low <= 0 <= high:
         return "inconclusive"
     return "reproduced" if low > 0 else "not reproduced"

@@ -2,11 +2,10 @@
 
 import ast
 import dataclasses
-import difflib
 import hashlib
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -14,22 +13,26 @@ from types import ModuleType
 
 import pandas as pd
 import torch
+from accelerate import PartialState
 from accelerate.utils import set_seed
 from filelock import FileLock
 from safetensors.torch import load_file
 
 from lib.files import write_json, write_tensors
+from lib.names import require_known
+from lib.precision import device
 from lib.provenance import provenance
 from lib.setup import ROOT
 from lib.training import fit, remove_checkpoints
 
 RUNS = ROOT / "runs"
-NOT_DECIDING = {"data_dir"}  # where files lie does not change a result; what is in them is in the fingerprint
+NOT_DECIDING = {"data_dir", "word_vectors"}  # where files lie; what is in them is in the data's fingerprint
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: `scores` maps "dev" and "test" to flat metric dicts; `history` holds a record an epoch."""
+    """A finished run: `scores` maps "dev" and "test" to flat metric dicts; `history` holds a record an epoch, whose
+    `seconds` are those of the training so far, with its dev scores."""
 
     folder: Path
     paper: str
@@ -40,9 +43,15 @@ class Result:
     seconds: float
     provenance: dict
 
-    def predictions(self) -> dict[str, torch.Tensor]:
+    def predictions(self) -> dict:
         """What the model said about the test split."""
-        return load_file(self.folder / "predictions.safetensors")
+        return predictions(self.folder)
+
+
+def predictions(folder: Path) -> dict:
+    """What the model of a finished run's folder said about the test split."""
+    rest = json.loads((Path(folder) / "predictions.json").read_text(encoding="utf-8"))
+    return {**load_file(Path(folder) / "predictions.safetensors"), **rest}
 
 
 def paper_module(paper: str) -> ModuleType:
@@ -89,40 +98,52 @@ def run(
     identity = {**_deciding(chosen), "seed": seed, "data": data.fingerprint, "code": code_fingerprint(paper)}
     target = Path(folder) / paper / f"{variant}-seed{seed}-{fingerprint(identity)}"
     target.mkdir(parents=True, exist_ok=True)
-    with FileLock(target / "lock"):
+    with _turn(target / "lock") as state:
         if not (target / "result.json").exists():
-            log(f"{paper} {variant} seed {seed}")
-            _train(module, data, chosen, seed, target, log, checkpoint_seconds, (paper, variant, identity))
+            said = {"paper": paper, "variant": variant, "seed": seed}
+            if state.is_main_process:
+                log(f"{paper} {variant} seed {seed}")
+                write_json(target / "settings.json", {**said, **dataclasses.asdict(chosen)})
+                write_json(target / "context.json", module.context(data))
+            with state.main_process_first():
+                module.prepare(data)
+            model, history = _trained(module, data, chosen, seed, target, log, checkpoint_seconds)
+            if state.is_main_process:
+                _finish(module, data, model, history, target, {**said, "provenance": {"identity": identity}})
     return read(target)
 
 
-def _train(module, data, settings, seed, folder, log, checkpoint_seconds, name) -> None:
-    paper, variant, identity = name
-    started = time.monotonic()
-    context = module.context(data)
-    write_json(folder / "settings.json", {"paper": paper, "variant": variant, **dataclasses.asdict(settings)})
-    write_json(folder / "context.json", context)
-    module.prepare(data)
+@contextmanager
+def _turn(path: Path) -> Iterator[PartialState]:
+    """One at a time: of the processes that `accelerate launch` starts, the main one holds the lock for all."""
+    state = PartialState(cpu=device().type == "cpu")
+    with FileLock(path) if state.is_main_process else nullcontext():
+        state.wait_for_everyone()
+        yield state
+        state.wait_for_everyone()
+
+
+def _trained(module, data, settings, seed, folder, log, checkpoint_seconds) -> tuple[torch.nn.Module, list[dict]]:
     set_seed(seed)
+    context = module.context(data)
     model = module.build(context, settings)
     module.initialise(model, context, settings)
-    history = []
-    if any(parameter.requires_grad for parameter in model.parameters()):
-        evaluate = lambda model: module.evaluate(model, data.dev)  # noqa: E731
-        history = fit(model, data.train, settings, seed, folder, evaluate, module.MONITOR, checkpoint_seconds, log)
-    model.cpu()
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        return model, []
+    evaluate = lambda model: module.score(module.predict(model, data.dev))  # noqa: E731
+    return model, fit(model, data.train, settings, seed, folder, evaluate, module.MONITOR, checkpoint_seconds, log)
+
+
+def _finish(module, data, model, history, folder, said) -> None:
     write_tensors(folder / "model.safetensors", model.state_dict())
-    write_tensors(folder / "predictions.safetensors", module.predictions(model, data))
-    scores = {"dev": module.evaluate(model, data.dev), "test": module.evaluate(model, data.test)}
-    trained = history[-1]["seconds"] if history else 0.0
-    write_json(
-        folder / "result.json",
-        {
-            **{"paper": paper, "variant": variant, "seed": seed, "scores": scores, "history": history},
-            **{"seconds": round(trained or time.monotonic() - started, 2)},
-            "provenance": {**provenance(), "identity": identity},
-        },
-    )
+    test = module.predict(model, data.test)
+    tensors = {name: value for name, value in test.items() if isinstance(value, torch.Tensor)}
+    write_tensors(folder / "predictions.safetensors", tensors)
+    write_json(folder / "predictions.json", {name: value for name, value in test.items() if name not in tensors})
+    scores = {"dev": module.score(module.predict(model, data.dev)), "test": module.score(test)}
+    said["provenance"] |= provenance()
+    seconds = history[-1]["seconds"] if history else 0.0
+    write_json(folder / "result.json", {**said, "scores": scores, "history": history, "seconds": seconds})
     remove_checkpoints(folder)
 
 
@@ -156,6 +177,14 @@ def _row(result: Result, monitor: str) -> dict:
     }
 
 
+def distinct(paper: str, variants: Sequence[str], settings: Mapping | None = None) -> list[str]:
+    """The variants without those that `settings` make equal to an earlier one."""
+    found = {}
+    for variant in variants:
+        found.setdefault(resolve(paper, variant, settings), variant)
+    return list(found.values())
+
+
 def histories(runs: pd.DataFrame) -> pd.DataFrame:
     """What happened in each epoch of some runs (rows of `ablate`): variant, seed, epoch, losses and dev scores."""
     results = [read(Path(folder)) for folder in runs["folder"]]
@@ -168,10 +197,14 @@ def fingerprint(content: Mapping) -> str:
 
 
 def code_fingerprint(paper: str) -> str:
-    """A hash of the modules that a paper's runs pass through, blind to comments, docstrings and layout."""
-    trees, todo = {}, [f"lib.papers.{paper}", "lib.training"]
+    """A hash of the modules that a paper's runs pass through, blind to comments, docstrings and layout.
+
+    Corpora are left out: a run's key holds the fingerprint of the data that they gave.
+    """
+    trees, todo = {}, [f"lib.papers.{paper}", "lib.experiment"]
     while todo:
-        if (name := todo.pop()) not in trees and (path := _source(name)):
+        name = todo.pop()
+        if name not in trees and not name.startswith("lib.corpora") and (path := _source(name)):
             trees[name] = ast.parse(path.read_text(encoding="utf-8"))
             todo += _imports(trees[name])
     meanings = [ast.dump(_without_docstrings(trees[name])) for name in sorted(trees)]
@@ -204,11 +237,3 @@ def _without_docstrings(tree: ast.AST) -> ast.AST:
 
 def _deciding(settings) -> dict:
     return {name: value for name, value in dataclasses.asdict(settings).items() if name not in NOT_DECIDING}
-
-
-def require_known(kind: str, name: str, known: Sequence[str]) -> None:
-    """ValueError with the nearest valid name, if `name` is not one."""
-    if name in known:
-        return
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0)
-    raise ValueError(f"{kind} {name!r} is unknown, did you mean {near[0]!r}? Known: {', '.join(sorted(known))}")

@@ -31,7 +31,8 @@ def write_json(path: Path, content: object) -> None:
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Replace the safetensors file `path` at once."""
     with replacing(path) as fresh:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, fresh)
+        # Cloned, because the format refuses tensors that share memory, as tied weights do.
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, fresh)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 
-from lib.experiment import require_known
+from lib.names import require_known
 from lib.setup import ROOT
 
 EXECUTED = ROOT / "runs" / "notebooks"

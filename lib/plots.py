@@ -1,16 +1,17 @@
 """Figures: one look for all papers."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.ticker import MaxNLocator
 
 from lib.corpora.types import Picture, open_picture
 
-RIGHT, WRONG, NEUTRAL = "#2a9d5c", "#c8553d", "#5b6472"
+RIGHT, TRUE, WRONG, NEUTRAL = "#2a9d5c", "#e0a526", "#c8553d", "#5b6472"
 
 
 def style() -> None:
@@ -20,26 +21,41 @@ def style() -> None:
     )
 
 
-def curves(history: pd.DataFrame, y: str, title: str) -> plt.Figure:
+def curves(history: pd.DataFrame, y: str, title: str, names: Mapping[str, str]) -> plt.Figure:
     """`y` against the epoch, a line a variant with its spread over seeds; `history` has variant, seed, epoch, y."""
     figure, axes = plt.subplots(figsize=(7.5, 4))
-    sns.lineplot(history, x="epoch", y=y, hue="variant", errorbar="sd", ax=axes)
+    shown = history.replace({"variant": names})
+    sns.lineplot(
+        shown, x="epoch", y=y, hue="variant", style="variant", dashes=False, markers=True, errorbar="sd", ax=axes
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(title=title)
     sns.move_legend(axes, "upper left", bbox_to_anchor=(1.01, 1), title=None, frameon=False)
     return figure
 
 
-def bars(runs: pd.DataFrame, metrics: Sequence[str], title: str, claimed: pd.DataFrame | None = None) -> plt.Figure:
-    """One panel a metric: a bar a variant with its std over seeds; the paper's number as a diamond."""
-    figure, panels = plt.subplots(
-        1, len(metrics), figsize=(4.6 * len(metrics) + 2, 0.42 * runs["variant"].nunique() + 1.2), sharey=True
-    )
-    for axes, metric in zip(np.atleast_1d(panels), metrics, strict=True):
-        sns.barplot(runs, x=metric, y="variant", errorbar="sd", color="#7aa6c2", err_kws={"linewidth": 1.2}, ax=axes)
+def bars(
+    runs: pd.DataFrame,
+    metrics: Sequence[str],
+    title: str,
+    names: Mapping[str, str],
+    claimed: pd.DataFrame | None = None,
+    limits: Mapping[str, float] | None = None,
+) -> plt.Figure:
+    """One panel a metric: a bar a variant with its std over seeds; published numbers as diamonds, a limit as a line."""
+    size = (3.6 * len(metrics) + 3, 0.4 * runs["variant"].nunique() + 1.4)
+    figure, panels = plt.subplots(1, len(metrics), figsize=size, sharex=True, sharey=True, squeeze=False)
+    shown = runs.replace({"variant": names})
+    for axes, metric in zip(panels[0], metrics, strict=True):
+        sns.barplot(shown, x=metric, y="variant", errorbar="sd", color="#7aa6c2", err_kws={"linewidth": 1.2}, ax=axes)
         if claimed is not None and metric in claimed:
-            axes.plot(claimed[metric], claimed["variant"], "D", color="#1d3557", ms=6, label="the paper")
-            axes.legend(loc="lower right")
-        axes.set(ylabel="", title=metric)
+            known = claimed[claimed["variant"].isin(runs["variant"])]
+            axes.plot(known[metric], known["variant"].map(names), "D", color="#1d3557", ms=6, label="published")
+        if limits and metric in limits:
+            axes.axvline(limits[metric], color=WRONG, ls="--", label="a perfect reader")
+        axes.set(xlabel=metric, ylabel="")
+    if handles := panels[0][0].get_legend_handles_labels()[0]:
+        figure.legend(handles=handles, loc="lower center", ncols=2, bbox_to_anchor=(0.6, -0.06), frameon=False)
     figure.suptitle(title, fontweight="bold")
     figure.tight_layout()
     return figure
@@ -50,7 +66,8 @@ def pictures(
 ) -> plt.Figure:
     """A grid of pictures: each a (picture, caption, colour of its frame)."""
     columns = max(map(len, rows))
-    figure, grid = plt.subplots(len(rows), columns, figsize=(side * columns, (side + 0.5) * len(rows)), squeeze=False)
+    size = (side * columns, (side + 0.35) * len(rows))
+    figure, grid = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
     for row, cells in enumerate(rows):
@@ -72,14 +89,13 @@ def _show(axes: plt.Axes, picture: Picture, caption: str, colour: str) -> None:
         spine.set(visible=True, color=colour, linewidth=3)
 
 
-def ranked_captions(picture: Picture, captions: Sequence[tuple[str, float, bool]], title: str = "") -> plt.Figure:
-    """A picture beside its best captions (text, score, right?), right ones green."""
+def ranked_captions(picture: Picture, captions: Sequence[tuple[str, float, str]], title: str = "") -> plt.Figure:
+    """A picture beside its best captions (text, score, colour)."""
     figure, (left, axes) = plt.subplots(1, 2, figsize=(9, 2.5), width_ratios=(1, 2.6))
     _show(left, picture, title, NEUTRAL)
     axes.axis("off")
-    for line, (caption, score, right) in enumerate(captions):
-        text = f"{score:.2f}  {caption}"
-        axes.text(0, 0.92 - line / len(captions), text, color=RIGHT if right else WRONG, fontsize=10, va="top")
+    for line, (caption, score, colour) in enumerate(captions):
+        axes.text(0, 0.92 - line / len(captions), f"{score:.2f}  {caption}", color=colour, fontsize=10, va="top")
     return figure
 
 

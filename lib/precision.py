@@ -2,6 +2,8 @@
 
 import torch
 
+from lib.names import require_known
+
 
 def device() -> torch.device:
     """The GPU if there is one."""
@@ -26,7 +28,5 @@ def autocast() -> torch.autocast:
 def mixed_precision(precision: str) -> str:
     """Accelerate's name for a training precision: "fp32", "bf16", or "auto" for bf16 where it is fast."""
     names = {"fp32": "no", "bf16": "bf16"}
-    names["auto"] = names[fast_precision()]
-    if precision not in names:
-        raise ValueError(f"precision {precision!r} is unknown, expected auto, fp32 or bf16")
-    return names[precision]
+    require_known("precision", precision, ["auto", *names])
+    return names[fast_precision() if precision == "auto" else precision]

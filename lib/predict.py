@@ -5,7 +5,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from lib.experiment import paper_module
+from lib.experiment import paper_module, predictions
 
 
 def load(run_dir: str | Path):
@@ -19,8 +19,8 @@ def load(run_dir: str | Path):
     stored = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     context = json.loads((folder / "context.json").read_text(encoding="utf-8"))
     module = paper_module(stored.pop("paper"))
-    stored.pop("variant")
+    del stored["variant"], stored["seed"]
     settings = module.Settings(**{name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()})
     model = module.build(context, settings).eval()
     model.load_state_dict(load_file(folder / "model.safetensors"))
-    return module.Predictor(model, context, settings, load_file(folder / "predictions.safetensors"))
+    return module.Predictor(model, context, settings, predictions(folder))

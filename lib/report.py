@@ -1,6 +1,7 @@
 """Tables with mean ± std and the paper's numbers beside ours, their provenance, and the index of all reports."""
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,13 +9,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lib.claims import bootstrap_interval, comparison_verdict, comparisons, published, verdict
+from lib.claims import bootstrap, comparison_verdict, comparisons, interval, published, verdict
 from lib.experiment import Result, paper_module, read
 from lib.files import replacing, write_json
 from lib.provenance import provenance
 from lib.setup import ROOT
 
 REPORTS = ROOT / "reports"
+NOT_METRICS = ["row", "variant", "source", "sure"]
 
 
 def summary(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
@@ -27,7 +29,7 @@ def summary(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
 
 def ablation_table(runs: pd.DataFrame, paper: str, metrics: Sequence[str], dataset: str) -> pd.DataFrame:
-    """The table people read: a row a variant with "mean ± std", and beside it the paper's own row, if it has one."""
+    """The table people read: a row a variant with "mean ± std", and beside it the published row, if there is one."""
     means, claims = summary(runs, metrics), published(paper, dataset)
     titles = {name: variant.title for name, variant in paper_module(paper).VARIANTS.items()}
     rows = []
@@ -44,10 +46,18 @@ def _plus_minus(cell: pd.Series) -> str:
 
 def _paper_says(claims: pd.DataFrame, variant: str) -> dict[str, str]:
     if claims.empty or variant not in set(claims["variant"]):
-        return {"the paper": "–"} if not claims.empty else {}
-    claim = claims[claims["variant"] == variant].iloc[0]
-    ways = [" / ".join(f"{claim[f'{way} R@{k}']:.1f}" for k in (1, 5, 10)) for way in ("i2t", "t2i")]
-    return {"the paper": " | ".join(ways)}
+        return {"published": "–"} if not claims.empty else {}
+    mine = claims[claims["variant"] == variant]
+    return {"published": "; ".join(_one_line(claim.dropna()) for _, claim in mine.iterrows())}
+
+
+def _one_line(claim: pd.Series) -> str:
+    """A claim's numbers: 18.0 / 40.9 / 55.0 | 12.5 / 37.0 / 51.5, a group for each first word of the metrics."""
+    groups = defaultdict(list)
+    for metric in claim.index.difference(NOT_METRICS, sort=False):
+        if not metric.endswith("median"):
+            groups[metric.split()[0]].append(f"{claim[metric]:.1f}")
+    return " | ".join(" / ".join(values) for values in groups.values())
 
 
 def claims_table(runs: pd.DataFrame, paper: str, dataset: str) -> pd.DataFrame:
@@ -56,8 +66,9 @@ def claims_table(runs: pd.DataFrame, paper: str, dataset: str) -> pd.DataFrame:
     for claim in published(paper, dataset).to_dict("records"):
         results = _results(runs, claim["variant"])
         for metric in [name for name in claim if name in module.OUTCOMES]:
-            said = {"claim": claim["row"], "metric": metric, "paper": claim[metric]}
-            rows.append(said | _ours(module, results, metric, claim[metric]) | {"source": claim["source"]})
+            said = {"claim": claim["row"], "metric": metric, "published": claim[metric]}
+            source = {"source": claim["source"], "we know it from": claim["sure"]}
+            rows.append(said | _ours(module, results, metric, claim[metric]) | source)
     return pd.DataFrame(rows)
 
 
@@ -69,10 +80,14 @@ def _results(runs: pd.DataFrame, variant: str) -> list[Result]:
 def _ours(module, results: list[Result], metric: str, claimed: float) -> dict:
     if not results:
         return {"ours": "", "95 % interval": "", "verdict": "not run"}
-    hits = np.stack([module.outcomes(result, metric) for result in results])
-    low, high = bootstrap_interval(hits)
+    low, high = interval(_draws(module, results, metric))
+    ours = np.mean([result.scores["test"][metric] for result in results])
     said = verdict(claimed, (low, high), len(results))
-    return {"ours": f"{100 * hits.mean():.1f}", "95 % interval": f"{low:.1f} to {high:.1f}", "verdict": said}
+    return {"ours": f"{ours:.1f}", "95 % interval": f"{low:.1f} to {high:.1f}", "verdict": said}
+
+
+def _draws(module, results: list[Result], metric: str) -> np.ndarray:
+    return bootstrap(np.stack([module.outcomes(result, metric) for result in results]))
 
 
 def comparisons_table(runs: pd.DataFrame, paper: str) -> pd.DataFrame:
@@ -80,19 +95,18 @@ def comparisons_table(runs: pd.DataFrame, paper: str) -> pd.DataFrame:
     module, rows = paper_module(paper), []
     for claim in comparisons(paper):
         above, below = (_results(runs, claim[side]) for side in ("above", "below"))
-        pairs = list(zip(above, below, strict=False))  # the same seeds on both sides
-        for metric in claim["metrics"] if pairs else []:
-            hits = [module.outcomes(a, metric) * 1.0 - module.outcomes(b, metric) for a, b in pairs]
-            interval = bootstrap_interval(np.stack(hits))
-            said = {"claim": claim["claim"], "metric": metric, "difference": f"{100 * np.mean(hits):+.1f}"}
-            said["95 % interval"] = "{:+.1f} to {:+.1f}".format(*interval)
-            rows.append({**said, "verdict": comparison_verdict(interval, len(pairs)), "source": claim["source"]})
+        for metric in claim["metrics"] if above and below else []:
+            draws = _draws(module, above, metric) - _draws(module, below, metric)
+            said = {"claim": claim["claim"], "metric": metric, "difference": f"{draws.mean():+.1f}"}
+            said["95 % interval"] = "{:+.1f} to {:+.1f}".format(*interval(draws))
+            said["verdict"] = comparison_verdict(interval(draws), min(len(above), len(below)))
+            rows.append({**said, "source": claim["source"]})
     return pd.DataFrame(rows)
 
 
 def ingredients_table(runs: pd.DataFrame, paper: str, whole: str, metrics: Sequence[str]) -> pd.DataFrame:
     """Dev scores of `whole` and of its relatives, mean ± std over seeds, with the difference in the first metric."""
-    dev = pd.DataFrame([read(Path(folder)).scores["dev"] for folder in runs["folder"]])
+    dev = pd.DataFrame([read(Path(folder)).scores["dev"] for folder in runs["folder"]], index=runs.index)
     means = summary(runs[["variant", "seed", "seconds"]].assign(**dev), metrics)
     titles = {name: variant.title for name, variant in paper_module(paper).VARIANTS.items()}
     change = means[metrics[0], "mean"] - means.loc[whole, (metrics[0], "mean")]
@@ -107,7 +121,8 @@ class Report:
 
     def __init__(self, paper: str, dataset: str, profile: str, root: Path = REPORTS):
         self.paper, self.dataset, self.profile = paper, dataset, profile
-        self.folder = root / ("smoke" if profile == "smoke" else dataset) / paper
+        self.root = root
+        self.folder = root / ("smoke" if profile == "smoke" else "") / dataset / paper
         self.folder.mkdir(parents=True, exist_ok=True)
         self.page = []  # Markdown, in the order of the notebook
 
@@ -145,7 +160,7 @@ class Report:
         foot = ["## Where this differs from the paper", differs, "## Provenance", self.provenance_line()]
         with replacing(self.folder / "README.md") as path:
             path.write_text("\n\n".join([title, headline, *self.page, *foot]) + "\n", encoding="utf-8")
-        index(self.folder.parents[1])
+        index(self.root)
 
     def provenance_line(self) -> str:
         """One line for the foot of a table in a notebook."""
@@ -157,7 +172,7 @@ class Report:
 def index(root: Path = REPORTS) -> None:
     """Write `README.md` of the reports' folder: every report with its headline, from what lies there."""
     rows = []
-    for path in sorted(root.glob("*/*/provenance.json")):
+    for path in sorted(root.rglob("provenance.json")):
         said = json.loads(path.read_text(encoding="utf-8"))
         folder = path.parent.relative_to(root).as_posix()
         commit = said["report"]["commit"]

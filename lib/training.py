@@ -5,7 +5,8 @@ import math
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,15 +14,22 @@ from typing import Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration
+from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration, broadcast_object_list
 from safetensors.torch import load_file
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lib.files import new_folder, publish, write_json, write_tensors
-from lib.precision import mixed_precision
+from lib.files import publish, write_json, write_tensors
+from lib.names import require_known
+from lib.precision import device, mixed_precision
 
+SCHEDULES = {
+    "constant": lambda done: 1.0,
+    "linear": lambda done: 1 - done,
+    "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
+}
 BUCKET = 32  # batches whose examples are sorted by length together: little padding, still a random order
 
 
@@ -41,6 +49,13 @@ class TrainingSettings:
     average: float = 0.0
     patience: int | None = None
     precision: str = "auto"
+
+    def __post_init__(self):
+        require_known("schedule", self.schedule, SCHEDULES)
+        mixed_precision(self.precision)
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
 
 
 class TrainingData(Protocol):
@@ -95,15 +110,7 @@ def batch_plan(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -
 
 def schedule(settings: TrainingSettings, steps: int) -> Callable[[int], float]:
     """The learning rate's factor at each of `steps` steps: a linear warm-up, then constant, linear or cosine."""
-    warmup = settings.warmup * steps
-    shapes = {
-        "constant": lambda done: 1.0,
-        "linear": lambda done: 1 - done,
-        "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
-    }
-    if settings.schedule not in shapes:
-        raise ValueError(f"schedule {settings.schedule!r} is unknown, expected one of {', '.join(shapes)}")
-    shape = shapes[settings.schedule]
+    warmup, shape = round(settings.warmup * steps), SCHEDULES[settings.schedule]
     return lambda step: (step + 1) / warmup if step < warmup else shape((step - warmup) / max(1, steps - warmup))
 
 
@@ -112,7 +119,9 @@ class _Trainer:
 
     def __init__(self, model, data, settings, seed, folder, log):
         self.data, self.settings, self.seed, self.folder, self.log = data, settings, seed, folder, log
+        AcceleratorState._reset_state()  # it remembers the precision of an earlier fit in this process
         self.accelerator = Accelerator(
+            cpu=device().type == "cpu",
             mixed_precision=mixed_precision(settings.precision),
             # The batch is split here, not by a data loader; so the schedule steps once a step.
             dataloader_config=DataLoaderConfiguration(split_batches=True),
@@ -139,19 +148,29 @@ class _Trainer:
         self.model.train()
         plan = batch_plan(self.data.lengths, self.settings.batch_size, self.seed, self.epoch)
         for indices in plan[self.step :]:
-            started = time.monotonic()
-            self._train_step(indices)
+            with self._counting_seconds():
+                self._train_step(indices)
             self.step += 1
-            self.seconds += time.monotonic() - started
-            if time.monotonic() - self.saved_at >= checkpoint_seconds:
+            if self._agreed(time.monotonic() - self.saved_at >= checkpoint_seconds):
                 self.save()
+
+    @contextmanager
+    def _counting_seconds(self) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds += time.monotonic() - started
+
+    def _agreed(self, decision: bool) -> bool:
+        """The main process's decision: clocks differ."""
+        if self.accelerator.num_processes == 1:
+            return decision
+        return broadcast_object_list([decision])[0]
 
     def _train_step(self, indices: np.ndarray) -> None:
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         mine = indices[: len(indices) // world * world][rank::world]  # equal shares, or gathering would hang
         batch = _to(self.data.batch(mine), self.accelerator.device)
-        with self.accelerator.autocast():
-            losses = self.model(**batch)
+        losses = self.model(**batch)
         self.accelerator.backward(sum(losses.values()))
         if self.settings.clip:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip)
@@ -166,7 +185,7 @@ class _Trainer:
     def finish_epoch(self, evaluate: Callable, monitor: str) -> None:
         chosen = self.average.module if self.average else self.bare
         chosen.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self._counting_seconds():
             scores = evaluate(chosen)
         means = {name: float(total) / self.step for name, total in self.sums.items()}
         self._require_finite({**means, monitor: scores.get(monitor, math.nan)})
@@ -191,25 +210,34 @@ class _Trainer:
 
     def save(self) -> None:
         """A new checkpoint folder, complete before it gets its name; then the older ones go."""
-        if not self.accelerator.is_main_process:
-            return
-        with new_folder(self.folder, ".checkpoint-") as fresh:
-            self.accelerator.save_state(str(fresh))
-            if self.best_weights:
-                write_tensors(fresh / "best.safetensors", self.best_weights)
-            if self.average:
-                write_tensors(fresh / "average.safetensors", self.average.state_dict())
-            progress = {name: getattr(self, name) for name in _PROGRESS}
-            sums = {name: float(total) for name, total in self.sums.items()}
-            write_json(fresh / "progress.json", {**progress, "sums": sums})
+        name = f"checkpoint-{self.epoch:04d}-{self.step:06d}"
+        fresh, main = self.folder / f"{UNFINISHED}{name}", self.accelerator.is_main_process
+        if main:
+            fresh.mkdir(parents=True)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.save_state(str(fresh))  # each process leaves its random numbers' state
+        self.accelerator.wait_for_everyone()
+        if main:
+            self._complete(fresh)
             older = _checkpoints(self.folder)
-            publish(fresh, self.folder / f"checkpoint-{self.epoch:04d}-{self.step:06d}")
-        for path in older:
-            shutil.rmtree(path)
+            publish(fresh, self.folder / name)
+            _remove(older)
         self.saved_at = time.monotonic()
+
+    def _complete(self, fresh: Path) -> None:
+        if self.best_weights:
+            write_tensors(fresh / "best.safetensors", self.best_weights)
+        if self.average:
+            write_tensors(fresh / "average.safetensors", self.average.state_dict())
+        progress = {name: getattr(self, name) for name in _PROGRESS}
+        sums = {name: float(total) for name, total in self.sums.items()}
+        write_json(fresh / "progress.json", {**progress, "sums": sums})
 
     def resume(self) -> None:
         """Go on from the newest checkpoint, if there is one."""
+        if self.accelerator.is_main_process:
+            _remove(self.folder.glob(f"{UNFINISHED}*"))
+        self.accelerator.wait_for_everyone()
         if not (found := _checkpoints(self.folder)):
             return
         folder = found[-1]
@@ -231,12 +259,17 @@ class _Trainer:
         return self.history
 
 
+UNFINISHED = ".unfinished-"
 _PROGRESS = ("epoch", "step", "history", "best", "best_epoch", "seconds")
 
 
 def remove_checkpoints(folder: Path) -> None:
     """Once the result is safe, nobody needs them."""
-    for path in _checkpoints(folder):
+    _remove([*_checkpoints(folder), *folder.glob(f"{UNFINISHED}*")])
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    for path in folders:
         shutil.rmtree(path)
 
 

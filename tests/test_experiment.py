@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from lib import experiment, predict
 from lib.experiment import code_fingerprint, resolve, run
+from lib.setup import ROOT
 
 TINY = {"profile": "smoke", "train_limit": 40, "epochs": 2, "batch_size": 20, "joint_dim": 16, "word_dim": 16}
 SCRIPT = f"""
@@ -36,7 +37,8 @@ def finished(tmp_path_factory):
 
 def test_a_run_keeps_its_story(finished):
     assert {path.name for path in finished.folder.iterdir()} == {
-        *("settings.json", "context.json", "model.safetensors", "predictions.safetensors", "result.json", "lock"),
+        *("settings.json", "context.json", "model.safetensors", "result.json", "lock"),
+        *("predictions.safetensors", "predictions.json"),
     }
     assert [record["epoch"] for record in finished.history] == [1, 2]
     assert finished.provenance["identity"]["seed"] == 1
@@ -66,7 +68,8 @@ def test_predictions_give_the_stored_scores(finished):
     from lib.papers.vse import outcomes
 
     for metric in ("i2t R@1", "i2t R@10", "t2i R@5"):
-        assert 100 * outcomes(finished, metric).mean() == pytest.approx(finished.scores["test"][metric])
+        answered, asked = outcomes(finished, metric).sum(0)
+        assert 100 * answered / asked == pytest.approx(finished.scores["test"][metric])
 
 
 def test_two_processes_that_want_one_run_train_it_once(tmp_path):
@@ -99,6 +102,67 @@ def test_sigkill_then_the_same_command_gives_the_same_numbers(tmp_path):
     assert again.stdout.splitlines()[-1] == whole.stdout.splitlines()[-1]
     first, second = (load_file(next(folder.glob("vse/*/model.safetensors"))) for folder in (tmp_path / "whole", broken))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+BREAKING = f"""
+import sys, torch
+torch.set_num_threads(1)
+from lib.experiment import run
+from lib.papers.retrieval import Split
+batch, calls = Split.batch, []
+def breaking(self, indices):
+    calls.append(1)
+    if len(calls) == int(sys.argv[2]):
+        raise SystemExit(9)
+    return batch(self, indices)
+Split.batch = breaking
+run("vse", "lstm", 3, {TINY} | {{"batch_size": 40, "dropout": 0.3}}, folder=sys.argv[1], checkpoint_seconds=0)
+"""
+
+
+def test_a_run_on_two_processes_breaks_and_ends_with_the_same_weights(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(BREAKING)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def start(folder: str, broken_at: int) -> subprocess.CompletedProcess:
+        command = [*launch, tmp_path / folder, str(broken_at)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+
+    for folder, broken_at, ends in (("whole", 0, True), ("broken", 7, False), ("broken", 0, True)):
+        done = start(folder, broken_at)
+        assert (done.returncode == 0) == ends, done.stderr[-2000:]
+    assert "resumed at epoch" in done.stdout
+    (whole,), (broken,) = ((tmp_path / folder / "vse").iterdir() for folder in ("whole", "broken"))
+    first, second = (load_file(folder / "model.safetensors") for folder in (whole, broken))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not [path for path in broken.iterdir() if "checkpoint" in path.name]
+
+
+def test_variants_that_a_profile_makes_equal_are_run_once():
+    assert experiment.distinct("vse", ["best", "best-one-view"]) == ["best"]
+    assert experiment.distinct("vse", ["best", "best-one-view"], {"profile": "paper"}) == ["best", "best-one-view"]
+
+
+def test_random_vectors_are_scored_as_they_were_kept(tmp_path):
+    from lib.papers.vse import score
+
+    random = run("vse", "random", 0, TINY, folder=tmp_path, log=silent)
+    assert score(random.predictions()) == random.scores["test"]
+
+
+def test_what_is_pretrained_decides_a_run_by_its_content(tmp_path):
+    from lib.papers import retrieval
+
+    vectors = tmp_path / "glove.txt"
+    prints = []
+    for content in ("red 1 2\n", "red 1 3\n"):
+        vectors.write_text(content)
+        retrieval._load.cache_clear()
+        prints.append(retrieval.load(resolve("vse", "lstm", TINY | {"word_vectors": str(vectors)})).fingerprint)
+    assert prints[0] != prints[1]
+    assert "minilm" in retrieval.load(resolve("vse", "best", TINY)).fingerprint
 
 
 def test_ablate_has_a_row_a_run(finished):
@@ -150,7 +214,7 @@ def test_the_code_fingerprint_sees_code_only(tmp_path, monkeypatch):
     assert code_fingerprint("vse") != before
 
 
-def test_predictor_answers_words_pictures_and_both(finished):
+def test_predictor_answers_words_pictures_and_both(finished, tmp_path):
     from lib.papers import retrieval
 
     predictor = predict.load(finished.folder)
@@ -163,6 +227,19 @@ def test_predictor_answers_words_pictures_and_both(finished):
     assert cosine == pytest.approx((stored["images"][0] @ stored["sentences"][0]).item(), abs=2e-2)
     with pytest.raises(ValueError, match="found neither text nor image"):
         predictor()
+    picture.save(tmp_path / "photo.png")
+    assert predictor(text=data.test.captions[0], image=str(tmp_path / "photo.png")) == pytest.approx(cosine, abs=2e-2)
+
+
+def test_a_picture_asks_with_all_the_views_that_it_was_stored_with(tmp_path):
+    from lib.papers import retrieval
+
+    views = run("vse", "sum", 0, TINY | {"views": ["full", "full-flip"]}, folder=tmp_path, log=silent)
+    predictor = predict.load(views.folder)
+    picture = retrieval.load(predictor.settings).test.examples[0].image.draw(128)
+    answer = predictor(image=picture, k=5)["score"].tolist()
+    stored = (views.predictions()["sentences"] @ views.predictions()["images"][0]).topk(5).values.tolist()
+    assert answer == pytest.approx(stored, abs=2e-2)
 
 
 def test_predictor_names_an_unfinished_run(tmp_path):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lib import claims, experiment, plots, report
-from lib.papers.vse import OUTCOMES
+from lib.papers.vse import OUTCOMES, VARIANTS
 
 METRICS = ["i2t R@1", "t2i R@1", "rsum"]
 
@@ -33,9 +33,9 @@ def test_the_table_sets_the_paper_beside_ours(runs):
         "LSTM, as in the paper",
         "DeViSE: mean of words, pictures only",
     ]
-    assert table["the paper"].iloc[1] == "18.0 / 40.9 / 55.0 | 12.5 / 37.0 / 51.5"
+    assert table["published"].iloc[1] == "18.0 / 40.9 / 55.0 | 12.5 / 37.0 / 51.5"
     assert all(" ± " in cell for cell in table["rsum"])
-    assert "the paper" not in report.ablation_table(runs, "vse", METRICS, "iconworld-captions")
+    assert "published" not in report.ablation_table(runs, "vse", METRICS, "iconworld-captions")
 
 
 def test_one_seed_has_no_spread(runs):
@@ -53,10 +53,24 @@ def test_claims_get_verdicts(runs):
     assert set(table.loc[table["claim"].str.startswith("released"), "verdict"]) == {"not run"}
 
 
+def summands(hits: np.ndarray) -> np.ndarray:
+    return np.stack([hits, np.ones(hits.shape)], axis=-1)
+
+
+def test_the_bootstrap_is_the_plain_one():
+    units = np.random.default_rng(1).random((2, 30, 2))
+    draws = claims.bootstrap(units, draws=4000)
+    random = np.random.default_rng(2)
+    plain = []
+    for _ in range(4000):
+        chosen = random.integers(0, 30, 30)
+        plain.append(100 * np.mean([units[s, chosen, 0].sum() / units[s, chosen, 1].sum() for s in range(2)]))
+    assert claims.interval(draws) == pytest.approx(claims.interval(plain), rel=0.03)
+
+
 @pytest.mark.parametrize("value, expected", [(50, "reproduced"), (30, "above"), (70, "not reproduced")])
 def test_verdicts(value, expected):
-    hits = np.random.default_rng(0).random((3, 400)) < 0.5
-    interval = claims.bootstrap_interval(hits)
+    interval = claims.interval(claims.bootstrap(summands(np.random.default_rng(0).random((3, 400)) < 0.5)))
     assert interval[0] < 50 < interval[1] and interval[1] - interval[0] < 10
     assert claims.verdict(value, interval, seeds=3) == expected
     assert claims.verdict(value, interval, seeds=2) == "inconclusive"
@@ -65,7 +79,7 @@ def test_verdicts(value, expected):
 def test_a_comparison_is_paired_by_query():
     better = np.random.default_rng(0).random((3, 400)) < 0.5
     worse = better & (np.arange(400) % 20 > 0)  # loses one query in twenty
-    low, high = claims.bootstrap_interval(better * 1.0 - worse)
+    low, high = claims.interval(claims.bootstrap(summands(better)) - claims.bootstrap(summands(worse)))
     assert 0 < low < 2.5 < high < 6
     assert claims.comparison_verdict((low, high), seeds=3) == "reproduced"
     assert claims.comparison_verdict((-high, -low), seeds=3) == "not reproduced"
@@ -81,8 +95,6 @@ def test_comparisons_need_both_sides(runs):
 
 
 def test_published_claims_are_complete():
-    from lib.papers.vse import VARIANTS
-
     for claim in claims.comparisons("vse"):
         assert {claim["above"], claim["below"]} <= set(VARIANTS) and set(claim["metrics"]) <= set(OUTCOMES)
 
@@ -90,7 +102,7 @@ def test_published_claims_are_complete():
         rows = claims.published("vse", dataset)
         assert set(rows["variant"]) <= set(VARIANTS)
         assert rows[["row", "source", *OUTCOMES]].notna().all().all()
-        assert set(rows["sure"]) <= {"seen", "copied", "memory"}
+        assert set(rows["sure"]) <= {"source", "copy", "memory"}
     assert claims.published("vse", "iconworld-captions").empty
 
 
@@ -99,7 +111,8 @@ def test_a_report_is_written_and_indexed(runs, tmp_path):
     table = report.ablation_table(runs, "vse", METRICS, "flickr8k")
     out.table("ablation", "Ablation", table)
     out.table("claims", "Claims", pd.DataFrame())
-    out.figure("recall", "Recall", plots.bars(runs, ["i2t R@1"], "recall", claims.published("vse", "flickr8k")))
+    titles = {name: variant.title for name, variant in VARIANTS.items()}
+    out.figure("recall", "Recall", plots.bars(runs, ["i2t R@1"], "recall", titles, claims.published("vse", "flickr8k")))
     out.finish(runs, {"epochs": 1}, ["smaller"], "R@1 is 5")
     folder = tmp_path / "flickr8k" / "vse"
     back = pd.read_csv(folder / "ablation.csv", keep_default_na=False)
@@ -111,4 +124,4 @@ def test_a_report_is_written_and_indexed(runs, tmp_path):
     assert len(said["runs"]) == 6 and said["deviations"] == ["smaller"] and said["report"]["packages"]["torch"]
     assert "| [flickr8k/vse](flickr8k/vse/README.md) | paper | R@1 is 5 |" in (tmp_path / "README.md").read_text()
     smoke = report.Report("vse", "flickr8k", "smoke", root=tmp_path)
-    assert smoke.folder == tmp_path / "smoke" / "vse"  # a smoke run never overwrites a result
+    assert smoke.folder == tmp_path / "smoke" / "flickr8k" / "vse"  # a smoke run never overwrites a result

@@ -91,16 +91,16 @@ def _counts(split: Sequence) -> dict[str, int]:
     return counts
 
 
-def open_picture(picture: Path | Drawing | Image.Image) -> Image.Image:
+def open_picture(picture: str | Path | Drawing | Image.Image) -> Image.Image:
     """The picture as RGB. Raises DataError naming a file that is not a readable image."""
     if isinstance(picture, Image.Image):
         return picture.convert("RGB")
-    if not isinstance(picture, Path):
+    if not isinstance(picture, (str, Path)):
         return picture.draw().convert("RGB")
     try:
         with Image.open(picture) as image:
             return image.convert("RGB")
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # whatever Pillow's plugins raise
         raise DataError(f"{picture}: not a readable picture ({error}), expected JPEG, PNG or the like") from error
 
 

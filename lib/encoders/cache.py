@@ -55,9 +55,9 @@ class FeatureCache:
             raise ValueError(f"{self.folder}: a feature is not finite in {self.dtype}, expected finite numbers")
         with FileLock(self.folder / "lock"):
             known = self.positions()
-            fresh = [i for i, key in enumerate(keys) if key not in known]
-            _write_at(self.rows_path, len(known) * self.row_bytes, rows[fresh].tobytes())
-            _write_at(self.keys_path, len(known) * KEY_BYTES, b"".join(keys[i] for i in fresh))
+            fresh = {key: i for i, key in enumerate(keys) if key not in known}  # each key once
+            _write_at(self.rows_path, len(known) * self.row_bytes, rows[list(fresh.values())].tobytes())
+            _write_at(self.keys_path, len(known) * KEY_BYTES, b"".join(fresh))
 
 
 def _write_at(path: Path, offset: int, content: bytes) -> None:

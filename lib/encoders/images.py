@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision.models as tv
+from PIL import Image
 from torch import nn
 
 from lib.corpora.types import DataError, Picture, open_picture, picture_key
@@ -20,6 +21,7 @@ from lib.precision import autocast, device, fast_precision
 from lib.setup import ROOT
 
 CACHE = ROOT / "cache"
+PIXELS = 1  # raise it when `pixels` or the normalisation comes to show a network something else
 BATCH = 64
 # A view is the part of the picture that is shown, as fractions (left, top, right, bottom), and whether it is mirrored.
 VIEWS = {"full": ((0, 0, 1, 1), False), "full-flip": ((0, 0, 1, 1), True)}
@@ -106,7 +108,8 @@ class ImageEncoder:
     """A frozen network, the layer that is read, and the side of the square it sees.
 
     `layer`: "pooled" [D] is the grid's mean; "fc" [4096] VGG's last hidden layer; "grid" [49, D] row by row.
-    Raises DataError for a network or layer that does not exist (only VGG has a hidden fully connected layer).
+    Raises DataError for a size that is no multiple of 32, and for a network or layer that does not exist (only VGG
+    has a hidden fully connected layer).
     """
 
     def __init__(self, name: str = "lite0", layer: str = "pooled", size: int = 224):
@@ -115,6 +118,8 @@ class ImageEncoder:
         self.spec = NETWORKS[name]
         if layer not in self.spec.dims:
             raise DataError(f"{name} has no layer {layer!r}, expected one of {', '.join(self.spec.dims)}")
+        if size < 32 or size % 32:
+            raise DataError(f"image size {size} does not fit, expected a multiple of 32 (a grid's cell)")
         self.name, self.layer, self.size = name, layer, size
 
     @property
@@ -127,7 +132,7 @@ class ImageEncoder:
     @property
     def identity(self) -> str:
         """All that decides the features, but for the machine's rounding."""
-        return f"{self.name}-{self.layer}-{self.size}-{self.spec.sha256[:24]}"
+        return f"{self.name}-{self.layer}-{self.size}-{self.spec.sha256[:24]}-v{PIXELS}"
 
     @torch.no_grad()
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -190,7 +195,7 @@ class ImageEncoder:
             return None
 
 
-def pixels(picture: Path, view: str = "full", size: int = 224) -> torch.Tensor:
+def pixels(picture: Picture | Image.Image, view: str = "full", size: int = 224) -> torch.Tensor:
     """The part of a picture that `view` shows, as uint8 [3, size, size]."""
     image = open_picture(picture)
     (left, top, right, bottom), flip = VIEWS[view]

@@ -29,29 +29,37 @@ def pretrained(name: str = "minilm"):
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    where = _packaged_folder(name) if name in PACKAGED else name
+    where = _where(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where)
         model = AutoModel.from_pretrained(where, use_safetensors=True)
     except OSError as error:
         raise DataError(f"text encoder {name!r} did not load ({str(error).splitlines()[0]})") from error
+    if name in PACKAGED:
+        _check_weights(Path(where) / "model.safetensors", SHA256[name])
     return tokenizer, model.eval()
 
 
-def _packaged_folder(name: str) -> Path:
-    folder = Path(find_spec(PACKAGED[name]).origin).parent / "model"
-    found = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    if found != SHA256[name]:
-        raise DataError(f"{folder}: sha256 {found[:12]}…, expected {SHA256[name][:12]}…; install the package again")
-    return folder
+def _where(name: str) -> str:
+    return str(Path(find_spec(PACKAGED[name]).origin).parent / "model") if name in PACKAGED else name
+
+
+def _check_weights(path: Path, sha256: str) -> None:
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        raise DataError(f"{path}: sha256 {found[:12]}…, expected {sha256[:12]}…; install the package again")
 
 
 @lru_cache(maxsize=2)
-def _weights_hash(name: str) -> str:
-    digest = hashlib.sha256()
-    for weight in pretrained(name)[1].state_dict().values():
-        digest.update(weight.contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()
+def _pretrained_key(name: str) -> str:
+    """24 hex digits that change with the weights or the tokenizer; the packaged ones are known."""
+    if name in PACKAGED:
+        return SHA256[name][:24]
+    tokenizer, model = pretrained(name)
+    digest = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode())
+    for weight in model.state_dict().values():
+        digest.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:24]
 
 
 class SentenceEncoder:
@@ -63,12 +71,14 @@ class SentenceEncoder:
     @property
     def width(self) -> int:
         """Numbers in a sentence's vector."""
-        return pretrained(self.name)[1].config.hidden_size
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(_where(self.name)).hidden_size
 
     @property
     def identity(self) -> str:
         """All that decides the features, but for the machine's rounding."""
-        return f"{Path(self.name).name}-mean-{self.longest}-{_weights_hash(self.name)[:24]}"
+        return f"{Path(self.name).name}-mean-{self.longest}-{_pretrained_key(self.name)}"
 
     @torch.no_grad()
     def encode(self, sentences: Sequence[str]) -> torch.Tensor:

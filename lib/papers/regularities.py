@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import pandas as pd
 import torch
@@ -39,16 +40,13 @@ def said_pairs(example: CaptionedImage) -> set[Pair]:
     return set(re.findall(rf"\b({'|'.join(COLOURS)}) ({'|'.join(WORN_OR_RUNNING)})\b", text))
 
 
-def drawn_pairs(example: CaptionedImage) -> set[Pair]:
-    """The one (colour, noun) pair that an IconWorld picture shows; none if it shows several things."""
-    pairs = colour_noun_pairs(example.image)
-    return pairs if len(pairs) == 1 else set()
-
-
-def queries(shows: Sequence[set[Pair]], held_out: Collection[Pair] = (), fewest: int = 1) -> list[Query]:
+def queries(
+    shows: Sequence[set[Pair]], held_out: Collection[Pair] = (), fewest: int = 1, alone: bool = False
+) -> list[Query]:
     """Every query whose answer is among the pictures: `shows` says what each shows.
 
-    A pair counts as an answer if at least `fewest` pictures show it, and a picture that shows both is no query.
+    A pair counts as an answer if at least `fewest` pictures show it, whatever else they show. A picture that shows
+    both colours is no query, nor, with `alone`, one that shows anything else.
     """
     pictures = defaultdict(set)
     for index, pairs in enumerate(shows):
@@ -61,14 +59,25 @@ def queries(shows: Sequence[set[Pair]], held_out: Collection[Pair] = (), fewest:
         for plus, other in sorted(targets)
         if other == noun and plus != minus
         for image in sorted(pictures[minus, noun] - targets[plus, noun])
+        if not alone or len(shows[image]) == 1
     ]
 
 
 def corpus_queries(data: RetrievalData) -> list[Query]:
     """The queries of a corpus's test split: true by construction on IconWorld, by the captions elsewhere."""
     if data.corpus.name.startswith("iconworld"):
-        return queries([drawn_pairs(example) for example in data.test.examples], HELD_OUT)
+        return queries([colour_noun_pairs(example.image) for example in data.test.examples], HELD_OUT, alone=True)
     return queries([said_pairs(example) for example in data.test.examples], fewest=5)
+
+
+def examples(asked: Sequence[Query], count: int = 4) -> list[Query]:
+    """A few queries to look at: answers seen and never seen in turn, other nouns, at least two right pictures."""
+    turns = []
+    for held_out in (False, True):
+        by_noun = {query.noun: query for query in asked if query.held_out == held_out and len(query.targets) > 1}
+        turns.append(list(by_noun.values()))
+    mixed = [query for pair in zip_longest(*turns) for query in pair if query]
+    return mixed[:count]
 
 
 class Gallery:
@@ -94,7 +103,8 @@ class Gallery:
 def measure(gallery: Gallery, asked: Sequence[Query]) -> pd.DataFrame:
     """Precision at 1 and at 4, in percent, of each way to search, and of chance; held-out answers apart.
 
-    "... re-ranked" shows the 4 of the best 8 that lie nearest to their centroid.
+    "... re-ranked" shows the 4 of the best 8 that lie nearest to their centroid. Where fewer than 4 pictures are right,
+    P@4 cannot reach 100: "best possible" says how far it can go.
     """
     right = torch.zeros(len(asked), len(gallery.images), dtype=torch.bool)  # (Q, N)
     for row, query in enumerate(asked):
@@ -105,21 +115,21 @@ def measure(gallery: Gallery, asked: Sequence[Query]) -> pd.DataFrame:
         found[by] = right.gather(1, scores.topk(SHOWN, dim=1).indices).float()  # (Q, 4)
     best = rerank_by_centroid(scores, gallery.images, SHOWN, TOP)
     found["picture - word + word, re-ranked"] = right.gather(1, best).float()
-    unseen = torch.tensor([query.held_out for query in asked])
-    return pd.DataFrame(
-        [_row(way, hits, group, unseen) for way, hits in found.items() for group in (False, True)]
-    ).dropna()
+    found["best possible"] = (torch.arange(SHOWN) < right.sum(1, keepdim=True)).float()
+    unseen = torch.tensor([query.held_out for query in asked], dtype=torch.bool)
+    groups = {name: unseen == held_out for name, held_out in (("seen", False), ("never seen", True))}
+    rows = [_row(name, way, hits[mine]) for name, mine in groups.items() if mine.any() for way, hits in found.items()]
+    return pd.DataFrame(rows)
 
 
-def _row(way: str, hits: torch.Tensor, held_out: bool, unseen: torch.Tensor) -> dict:
-    hits = 100 * hits[unseen == held_out]
-    pairs = "never seen" if held_out else "seen"
-    scores = {"P@1": hits[:, 0].mean().item(), "P@4": hits.mean().item()}
-    return {"answer's pair in training": pairs, "search by": way, "queries": len(hits), **scores}
+def _row(group: str, way: str, hits: torch.Tensor) -> dict:
+    scores = {"P@1": 100 * hits[:, 0].mean().item(), "P@4": 100 * hits.mean().item()}
+    return {"answer's pair in training": group, "search by": way, "queries": len(hits), **scores}
 
 
 def over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The mean of `measure` over runs with different seeds, and the standard deviation of P@1."""
+    """The mean of `measure` over runs with different seeds and, of several, the standard deviation of P@1."""
     keys = ["answer's pair in training", "search by", "queries"]
     groups = pd.concat(tables).groupby(keys, sort=False)
-    return groups[["P@1", "P@4"]].mean().assign(**{"std of P@1": groups["P@1"].std()}).reset_index()
+    means = groups[["P@1", "P@4"]].mean()
+    return (means.assign(**{"std of P@1": groups["P@1"].std()}) if len(tables) > 1 else means).reset_index()

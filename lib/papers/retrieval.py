@@ -1,6 +1,6 @@
 """What VSE and GXN share: pictures and their captions as tensors, batches of pairs, retrieval scores."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 
@@ -12,7 +12,7 @@ from lib.corpora.types import CaptionedImage, Corpus
 from lib.encoders.cache import Features
 from lib.encoders.images import ImageEncoder
 from lib.encoders.text import SentenceEncoder
-from lib.encoders.words import Vocabulary, pad
+from lib.encoders.words import Vocabulary, pad, word_vectors_key
 from lib.metrics import retrieval
 from lib.training import TrainingSettings
 
@@ -29,13 +29,14 @@ class RetrievalSettings(TrainingSettings):
     image_size: int = 224
     views: tuple[str, ...] = ("full",)
     text_encoder: str | None = None  # a frozen one, such as "minilm", in place of word indices
+    word_vectors: str | None = None  # published ones to start from: a GloVe file, or "glove-6b-50d"
     min_count: int = 1  # of a word in the training captions, to be in the vocabulary
 
 
 class WordReader:
     """Sentences as word indices."""
 
-    features = None  # nothing to compute
+    features, identity = None, "words"  # nothing to compute
 
     def __init__(self, sentences: Sequence[str], vocabulary: Vocabulary):
         self.dim = len(vocabulary)
@@ -52,7 +53,7 @@ class VectorReader:
 
     def __init__(self, sentences: Sequence[str], encoder: SentenceEncoder):
         self.sentences, self.encoder = sentences, encoder
-        self.dim = encoder.width
+        self.dim, self.identity = encoder.width, encoder.identity
         self.lengths = np.array([len(sentence.split()) for sentence in sentences])
 
     @cached_property
@@ -77,6 +78,8 @@ class Split:
         self.captions = [caption for example in self.examples for caption in example.captions]
         self.owner = np.repeat(np.arange(len(self.examples)), [len(example.captions) for example in self.examples])
         self.sentences = reader(self.captions, vocabulary, settings.text_encoder)
+        # The literature's COCO numbers are means over five slices of its 5,000 test pictures.
+        self.folds = 5 if settings.dataset == "coco" and len(self.examples) == 5000 else 1
 
     @property
     def lengths(self) -> np.ndarray:
@@ -97,17 +100,14 @@ class Split:
 
 @dataclass(frozen=True)
 class RetrievalData:
-    """A corpus as tensors; the vocabulary knows training captions only."""
+    """A corpus as tensors; the vocabulary knows training captions only. `fingerprint`: all that a run could see."""
 
     corpus: Corpus
     vocabulary: Vocabulary
     train: Split
     dev: Split
     test: Split
-
-    @property
-    def fingerprint(self) -> str:
-        return f"{self.corpus.fingerprint}/{self.train.encoder.identity}"
+    fingerprint: str
 
 
 def load(settings: RetrievalSettings) -> RetrievalData:
@@ -119,17 +119,12 @@ def load(settings: RetrievalSettings) -> RetrievalData:
 
 @lru_cache(maxsize=8)
 def _load(settings: RetrievalSettings) -> RetrievalData:
-    corpus = _corpus(settings.dataset, settings.data_dir, settings.train_limit)
+    corpus = corpora.load(settings.dataset, settings.data_dir, limit=settings.train_limit)
     vocabulary = Vocabulary.of((c for example in corpus.train for c in example.captions), settings.min_count)
     parts = {name: Split(getattr(corpus, name), vocabulary, settings) for name in ("train", "dev", "test")}
-    return RetrievalData(corpus, vocabulary, **parts)
-
-
-@lru_cache(maxsize=4)
-def _corpus(dataset: str, data_dir: str | None, train_limit: int | None) -> Corpus:
-    if dataset.startswith("iconworld"):
-        return corpora.load(dataset, **({"train": train_limit} if train_limit else {}))
-    return corpora.load(dataset, data_dir, limit=train_limit)
+    seen = [corpus.fingerprint, parts["train"].encoder.identity, parts["train"].sentences.identity]
+    seen += [word_vectors_key(settings.word_vectors)] if settings.word_vectors else []
+    return RetrievalData(corpus, vocabulary, **parts, fingerprint="/".join(seen))
 
 
 def prepare(data: RetrievalData) -> None:
@@ -160,8 +155,38 @@ def _embed_images(model, split: Split, view: int, batch: int, device) -> torch.T
     return torch.cat([model.encode_images(split.features.gather(c, view).to(device)).cpu() for c in chunks])
 
 
-def scores(images: torch.Tensor, sentences: torch.Tensor, owner: np.ndarray) -> dict[str, float]:
+def predict(model: torch.nn.Module, split: Split) -> dict[str, torch.Tensor]:
+    """A split in the joint space: what scores, and every later look at a run, start from."""
+    images, sentences = embed(model, split)
+    owner, folds = torch.from_numpy(split.owner), torch.tensor(split.folds)
+    return {"images": images, "sentences": sentences, "owner": owner, "folds": folds}
+
+
+def score(said: Mapping[str, torch.Tensor]) -> dict[str, float]:
     """Retrieval scores under flat names such as "i2t R@1", and "rsum"."""
-    nested = retrieval.evaluate(images, sentences, torch.from_numpy(owner))
+    nested = retrieval.folds(said["images"], said["sentences"], said["owner"], said["folds"].item())
     flat = {f"{way} {name}": value for way in ("i2t", "t2i") for name, value in nested[way].items()}
     return {**flat, "rsum": nested["rsum"]}
+
+
+OUTCOMES = tuple(f"{way} R@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10))
+
+
+def outcomes(result, metric: str) -> np.ndarray:
+    """Of each test picture how many of its queries were answered, and how many there are [N, 2].
+
+    `metric` is of OUTCOMES. A picture is one "i2t" query, its captions are its "t2i" queries: they stand or fall
+    together, so pictures are what a bootstrap resamples.
+    """
+    said = result.predictions()
+    way, k = metric.split(" R@")
+    parts = retrieval.slices(said["images"], said["sentences"], said["owner"], said["folds"].item())
+    return np.concatenate([_answered(*part, way, int(k)) for part in parts])
+
+
+def _answered(images, sentences, owner, way: str, k: int) -> np.ndarray:
+    image_ranks, caption_ranks = retrieval.ranks(images, sentences, owner)
+    if way == "i2t":
+        return np.stack([image_ranks < k, np.ones(len(images))], axis=1)
+    right = owner.bincount(weights=(caption_ranks < k).double(), minlength=len(images))
+    return np.stack([right, owner.bincount(minlength=len(images))], axis=1)

@@ -3,19 +3,29 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 import torch
+from torch.nn.functional import normalize
 
 from lib.corpora.types import DataError
 from lib.encoders.images import ImageEncoder, pixels
 from lib.encoders.words import Vocabulary, word_vectors
-from lib.metrics import retrieval
 from lib.models.vse import VSE
+from lib.names import require_known
 from lib.papers import Variant
-from lib.papers.retrieval import RetrievalData, RetrievalSettings, Split, embed, load, prepare, reader, scores
+from lib.papers.retrieval import (
+    OUTCOMES,
+    RetrievalData,
+    RetrievalSettings,
+    load,
+    outcomes,
+    predict,
+    prepare,
+    reader,
+    score,
+)
 
-__all__ = ["load", "prepare"]  # the rest is defined here
+__all__ = ["OUTCOMES", "load", "outcomes", "predict", "prepare", "score"]  # the rest is defined here
 
 MONITOR = "rsum"  # the sum of the six recalls, chosen on dev as the authors do
 
@@ -26,7 +36,6 @@ class Settings(RetrievalSettings):
 
     sentence: str = "lstm"  # or "gru", "sum", "mean"; "frozen", a text encoder; "random"
     word_dim: int = 300
-    word_vectors: str | None = None  # published ones to start from: a GloVe file, or "glove-6b-50d"
     joint_dim: int = 1024
     image_head: str = "linear"  # or "mlp"
     dropout: float = 0.0  # of the picture's feature, of word vectors, inside the heads
@@ -39,7 +48,21 @@ class Settings(RetrievalSettings):
     normalise_images: bool = True
     same_picture_negatives: bool = False
 
+    def __post_init__(self):
+        super().__post_init__()
+        for name, known in CHOICES.items():
+            require_known(name, getattr(self, name), known)
+        if (self.sentence == "frozen") != (self.text_encoder is not None):
+            found = f"sentence {self.sentence!r} with text_encoder {self.text_encoder!r}"
+            raise ValueError(f"{found}, expected both a text encoder and sentence 'frozen', or neither")
 
+
+CHOICES = {
+    "sentence": ("lstm", "gru", "sum", "mean", "frozen", "random"),
+    "image_head": ("linear", "mlp"),
+    "loss": ("ranking", "devise", "contrastive"),
+    "reduction": ("mean", "sum"),
+}
 PROFILES = {
     "smoke": {
         **{"epochs": 5, "learning_rate": 2e-3, "joint_dim": 128, "word_dim": 128},
@@ -87,7 +110,7 @@ ABLATION = [name for name in VARIANTS if name == "best" or name not in INGREDIEN
 
 
 class RandomRanking(torch.nn.Module):
-    """Vectors that know nothing: the floor of every table."""
+    """Vectors that know nothing, new ones at each call: the floor of every table."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -128,28 +151,6 @@ def initialise(model: torch.nn.Module, context: dict, settings: Settings) -> Non
     embed.weight.data[found] = vectors[found]
 
 
-def evaluate(model: torch.nn.Module, split: Split) -> dict[str, float]:
-    """Retrieval scores of a split, flat."""
-    return scores(*embed(model, split), split.owner)
-
-
-def predictions(model: torch.nn.Module, data: RetrievalData) -> dict[str, torch.Tensor]:
-    """The test split in the joint space: what every later look at the run starts from."""
-    images, sentences = embed(model, data.test)
-    return {"images": images, "sentences": sentences, "owner": torch.from_numpy(data.test.owner)}
-
-
-OUTCOMES = tuple(f"{way} R@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10))
-
-
-def outcomes(result, metric: str) -> np.ndarray:
-    """For each test query whether it was answered, [Q] bool: what a bootstrap resamples. `metric` is of OUTCOMES."""
-    said = result.predictions()
-    way, k = metric.split(" R@")
-    ranks = retrieval.ranks(said["images"], said["sentences"], said["owner"])[("i2t", "t2i").index(way)]
-    return (ranks < int(k)).numpy()
-
-
 class Predictor:
     """A trained joint space with the test split as its gallery.
 
@@ -182,5 +183,5 @@ class Predictor:
         return self.model.encode_sentences(**seen.batch(range(len(sentences))))
 
     def _embed(self, image) -> torch.Tensor:
-        shown = pixels(image, size=self.settings.image_size)[None]
-        return self.model.encode_images(self.encoder.encode(shown))[0]
+        shown = torch.stack([pixels(image, view, self.settings.image_size) for view in self.settings.views])
+        return normalize(self.model.encode_images(self.encoder.encode(shown)).mean(0), dim=0)

@@ -112,7 +112,8 @@ def test_views_show_their_part(tmp_path):
 @pytest.mark.parametrize("name, layer, message", [
     ("lite1", "pooled", "image encoder 'lite1' is unknown, expected one of lite0, vgg16"),
     ("lite0", "fc", "lite0 has no layer 'fc', expected one of pooled, grid"),
+    ("lite0", "pooled", "image size 100 does not fit, expected a multiple of 32"),
 ])  # fmt: skip
 def test_unknown_encoders_are_refused(name, layer, message):
     with pytest.raises(DataError, match=message):
-        ImageEncoder(name, layer)
+        ImageEncoder(name, layer, size=100)

@@ -11,7 +11,8 @@ SENTENCES = ["lstm", "gru", "sum", "mean", "frozen"]
 
 def model(**changes) -> VSE:
     torch.manual_seed(0)
-    return VSE(6, 20, Settings(**{"word_dim": 8, "joint_dim": 10} | changes)).eval()
+    encoder = {"text_encoder": "minilm"} if changes.get("sentence") == "frozen" else {}
+    return VSE(6, 20, Settings(**{"word_dim": 8, "joint_dim": 10} | encoder | changes)).eval()
 
 
 def batch(sentence: str = "lstm", pairs: int = 7) -> dict[str, torch.Tensor]:
@@ -107,3 +108,25 @@ def test_every_variant_learns_its_batch(name):
         loss.backward()
         optimizer.step()
     assert losses[-1] < 0.7 * losses[0], losses[::10]
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"sentence": "lsmt"}, "sentence 'lsmt' is unknown, did you mean 'lstm'"),
+    ({"image_head": "MLP"}, "image_head 'MLP' is unknown"),
+    ({"loss": "devize"}, "loss 'devize' is unknown, did you mean 'devise'"),
+    ({"reduction": "max"}, "reduction 'max' is unknown"),
+    ({"sentence": "frozen", "text_encoder": None}, "expected both a text encoder and sentence 'frozen', or neither"),
+    ({"text_encoder": "minilm"}, "expected both a text encoder and sentence 'frozen', or neither"),
+    ({"epochs": 0}, "epochs is 0, expected at least 1"),
+])  # fmt: skip
+def test_settings_that_mean_nothing_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**changes)
+
+
+@pytest.mark.parametrize("loss", ["ranking", "devise", "contrastive"])
+def test_every_weight_gets_a_gradient(loss):
+    """What has none would stop a run that is spread over processes."""
+    vse = model(loss=loss).train()
+    sum(vse(**batch()).values()).backward()
+    assert all(weight.grad is not None for weight in vse.parameters())

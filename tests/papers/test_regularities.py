@@ -5,18 +5,18 @@ import torch
 from torch.nn.functional import normalize
 
 from lib import corpora
-from lib.corpora.iconworld.captions import HELD_OUT
+from lib.corpora.iconworld.captions import HELD_OUT, colour_noun_pairs
 from lib.corpora.types import CaptionedImage
 from lib.models.vse import regularity_query, rerank_by_centroid
-from lib.papers.regularities import Query, drawn_pairs, measure, queries, said_pairs
+from lib.papers.regularities import Query, examples, measure, over_seeds, queries, said_pairs
 
 
 def test_iconworld_queries_name_all_right_pictures():
-    shows = [drawn_pairs(example) for example in corpora.load("iconworld-captions", train=1, dev=1).test]
-    asked = queries(shows, HELD_OUT)
+    shows = [colour_noun_pairs(example.image) for example in corpora.load("iconworld-captions", train=1, dev=1).test]
+    asked = queries(shows, HELD_OUT, alone=True)
     for query in asked:
         assert shows[query.image] == {(query.minus, query.noun)} and query.minus != query.plus
-        assert query.targets == {i for i, pairs in enumerate(shows) if pairs == {(query.plus, query.noun)}} != set()
+        assert query.targets == {i for i, pairs in enumerate(shows) if (query.plus, query.noun) in pairs} != set()
         assert query.held_out == ((query.plus, query.noun) in HELD_OUT)
     assert sum(query.held_out for query in asked) > 90
     assert {query.noun for query in asked if query.held_out} == {noun for _, noun in HELD_OUT}
@@ -28,6 +28,17 @@ def test_rare_answers_and_pictures_of_both_are_no_queries():
     shows = [{red}, {blue}, {red, blue}, {blue}, set()]
     assert {(q.image, q.plus) for q in queries(shows)} == {(0, "blue"), (1, "red"), (3, "red")}
     assert {(q.image, q.plus) for q in queries(shows, fewest=3)} == {(0, "blue")}
+    shows[0] = {red, ("green", "hat")}
+    assert {(q.image, q.plus) for q in queries(shows, alone=True)} == {(1, "red"), (3, "red")}
+
+
+def test_examples_to_look_at_take_turns():
+    asked = queries([{(colour, noun)} for noun in ("car", "dog", "hat") for colour in ("red", "blue", "blue")],
+                    held_out={("blue", "dog")})  # fmt: skip
+    chosen = examples(asked, count=3)
+    assert [(q.noun, q.held_out) for q in chosen] == [("car", False), ("dog", True), ("hat", False)]
+    assert all(len(q.targets) == 2 for q in chosen)
+    assert examples([]) == []
 
 
 def test_said_pairs_stand_side_by_side():
@@ -64,6 +75,18 @@ def test_arithmetic_is_perfect_where_pictures_are_sums():
     assert table.loc[("chance", "seen"), "P@1"] == pytest.approx(100 / 9)
     assert table.loc[("picture", "seen"), "P@1"] < 100
     assert table["queries"].loc[("chance", "never seen")] == 2
+    assert table.loc[("best possible", "seen"), ["P@1", "P@4"]].tolist() == [100, 25]
+
+
+def test_over_seeds_is_mean_and_std():
+    toy = Toy()
+    one = measure(toy, queries([{pair} for pair in toy.pairs]))
+    assert set(one["answer's pair in training"]) == {"seen"}
+    two = one.assign(**{"P@1": one["P@1"] - 10})
+    both = over_seeds([one, two])
+    assert both["P@1"].tolist() == pytest.approx((one["P@1"] - 5).tolist())
+    assert both["std of P@1"].tolist() == pytest.approx([50**0.5] * len(one))
+    assert over_seeds([one]).equals(one)
 
 
 def test_the_query_picture_is_never_its_own_answer():

@@ -68,8 +68,7 @@ def test_sentence_vectors_stand_in_for_words():
 
 def test_scores_have_flat_names(data):
     torch.manual_seed(0)
-    images, sentences = retrieval.embed(RandomRanking(64), data.test)
-    scores = retrieval.scores(images, sentences, data.test.owner)
+    scores = retrieval.score(retrieval.predict(RandomRanking(64), data.test))
     assert {"i2t R@1", "t2i R@10", "i2t median", "t2i mean", "rsum"} <= set(scores)
     assert scores["t2i R@10"] == pytest.approx(100 * 10 / 500, abs=1.0)  # chance
 

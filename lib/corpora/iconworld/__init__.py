@@ -36,5 +36,6 @@ class Split(Sequence):
 
 def fingerprint(options: dict, *sources: str) -> str:
     """16 hex digits that change with the options, the view's source files, or anything that decides a pixel."""
-    parts = [repr(sorted(options.items())).encode(), RENDERER.encode(), *(Path(file).read_bytes() for file in sources)]
+    code = [Path(file).read_bytes() for file in (__file__, *sources)]
+    parts = [repr(sorted(options.items())).encode(), RENDERER.encode(), *code]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]

@@ -95,9 +95,12 @@ def _changed_over(scene: Scene) -> Scene:
     return replace(scene, objects=tuple(replace(thing, x=other.x, y=other.y) for thing, other in swapped))
 
 
-def load(train: int = 2000, dev: int = 250, test: int = 500, seed: int = 0) -> Corpus:
-    """The corpus `iconworld-captions` with so many pictures a split, five captions each, made on demand."""
-    options = {"train": train, "dev": dev, "test": test, "seed": seed}
+def load(train: int = 2000, dev: int = 250, test: int = 500, seed: int = 0, limit: int | None = None) -> Corpus:
+    """The corpus `iconworld-captions` with so many pictures a split, five captions each, made on demand.
+
+    `limit` keeps the first pictures of the training split, as it does for files.
+    """
+    options = {"train": min(train, limit or train), "dev": dev, "test": test, "seed": seed}
     splits = {name: Captions(name, options[name], seed) for name in ("train", "dev", "test")}
     notes = {"held-out pairs": len(HELD_OUT), "pairs": len(COLOURS) * len(NOUNS)}
     return Corpus(
