@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -97,7 +98,8 @@ def comparisons_table(runs: pd.DataFrame, paper: str) -> pd.DataFrame:
         above, below = (_results(runs, claim[side]) for side in ("above", "below"))
         for metric in claim["metrics"] if above and below else []:
             draws = _draws(module, above, metric) - _draws(module, below, metric)
-            said = {"claim": claim["claim"], "metric": metric, "difference": f"{draws.mean():+.1f}"}
+            ours, theirs = (np.mean([r.scores["test"][metric] for r in side]) for side in (above, below))
+            said = {"claim": claim["claim"], "metric": metric, "difference": f"{ours - theirs:+.1f}"}
             said["95 % interval"] = "{:+.1f} to {:+.1f}".format(*interval(draws))
             said["verdict"] = comparison_verdict(interval(draws), min(len(above), len(below)))
             rows.append({**said, "source": claim["source"]})
@@ -121,7 +123,7 @@ class Report:
 
     def __init__(self, paper: str, dataset: str, profile: str, root: Path = REPORTS):
         self.paper, self.dataset, self.profile = paper, dataset, profile
-        self.root = root
+        self.root, self.written = root, {"README.md", "provenance.json"}
         self.folder = root / ("smoke" if profile == "smoke" else "") / dataset / paper
         self.folder.mkdir(parents=True, exist_ok=True)
         self.page = []  # Markdown, in the order of the notebook
@@ -130,18 +132,23 @@ class Report:
         """Write `name`.csv, and the table on the report's page; an empty one is left out."""
         if table.empty:
             return
-        with replacing(self.folder / f"{name}.csv") as path:
+        with self._file(f"{name}.csv") as path:
             table.to_csv(path, index=False, float_format=f"%.{digits + 2}f")
         self.page += [f"## {title}", table.to_markdown(index=False, floatfmt=f".{digits}f")]
 
     def figure(self, name: str, title: str, figure: plt.Figure) -> None:
         """Write `name`.png, and show it on the report's page."""
-        with replacing(self.folder / f"{name}.png") as path:
+        with self._file(f"{name}.png") as path:
             figure.savefig(path, dpi=110, bbox_inches="tight", format="png")
         self.page += [f"## {title}", f"![{title}]({name}.png)"]
 
+    def _file(self, name: str) -> AbstractContextManager[Path]:
+        self.written.add(name)
+        return replacing(self.folder / name)
+
     def finish(self, runs: pd.DataFrame, parameters: Mapping, deviations: Sequence[str], headline: str) -> None:
-        """Write the page, the runs one by one, the provenance, and this report's line in the index.
+        """Write the page, the runs one by one, the provenance, and this report's line in the index; what an earlier
+        report left here and this one did not write goes.
 
         `deviations` says where this differs from the paper; `headline` is one sentence with the main number.
         """
@@ -160,6 +167,9 @@ class Report:
         foot = ["## Where this differs from the paper", differs, "## Provenance", self.provenance_line()]
         with replacing(self.folder / "README.md") as path:
             path.write_text("\n\n".join([title, headline, *self.page, *foot]) + "\n", encoding="utf-8")
+        for path in self.folder.iterdir():
+            if path.name not in self.written:
+                path.unlink()
         index(self.root)
 
     def provenance_line(self) -> str:
@@ -172,7 +182,7 @@ class Report:
 def index(root: Path = REPORTS) -> None:
     """Write `README.md` of the reports' folder: every report with its headline, from what lies there."""
     rows = []
-    for path in sorted(root.rglob("provenance.json")):
+    for path in sorted(root.glob("*/*/provenance.json")):  # smoke runs lie deeper
         said = json.loads(path.read_text(encoding="utf-8"))
         folder = path.parent.relative_to(root).as_posix()
         commit = said["report"]["commit"]
@@ -180,9 +190,9 @@ def index(root: Path = REPORTS) -> None:
     lines = [
         "# Reports",
         "",
-        "Written by the notebooks: `make reports`, or papermill with the data set's parameters. Each folder holds the",
-        "ablation table, every run, the published claims with verdicts, figures, the tables as CSV, and",
-        "`provenance.json`.",
+        "Written by the notebooks, run by papermill with the data set's parameters. Each folder holds the ablation",
+        "table, every run, the published claims with verdicts, figures, the tables as CSV, and `provenance.json`.",
+        "What `make reports` writes lies in `smoke/`: it shows that all of it works, and is not kept.",
         "",
         "| report | profile | in one sentence | commit |",
         "|---|---|---|---|",

@@ -108,6 +108,7 @@ def test_published_claims_are_complete():
 
 def test_a_report_is_written_and_indexed(runs, tmp_path):
     out = report.Report("vse", "flickr8k", "paper", root=tmp_path)
+    (out.folder / "of-an-earlier-notebook.csv").touch()
     table = report.ablation_table(runs, "vse", METRICS, "flickr8k")
     out.table("ablation", "Ablation", table)
     out.table("claims", "Claims", pd.DataFrame())
@@ -117,6 +118,7 @@ def test_a_report_is_written_and_indexed(runs, tmp_path):
     folder = tmp_path / "flickr8k" / "vse"
     back = pd.read_csv(folder / "ablation.csv", keep_default_na=False)
     assert back["rsum"].tolist() == table["rsum"].tolist()
+    assert not (folder / "of-an-earlier-notebook.csv").exists()
     page = (folder / "README.md").read_text()
     assert "18.0 / 40.9" in page and "## Claims" not in page and "- smaller" in page and "commit" in page
     assert "![Recall](recall.png)" in page and (folder / "recall.png").read_bytes().startswith(b"\x89PNG")

@@ -9,8 +9,7 @@ class ResidualMLP(nn.Module):
 
     def __init__(self, inside: int, hidden: int, outside: int, dropout: float):
         super().__init__()
-        self.linear = nn.Linear(inside, outside)
-        nn.init.xavier_uniform_(self.linear.weight)
+        self.linear = nn.Linear(inside, outside)  # torch's small start: Xavier's cost VSE 3.5 of rsum on Flickr8k dev
         self.network = nn.Sequential(
             nn.Linear(inside, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, outside)
         )
