@@ -26,6 +26,7 @@ student: setup         ## copies without solutions in student/
 
 bench: setup           ## the speed figures of the README
 	$(BIN)/python tests/benchmarks/bench_retrieval.py
+	$(BIN)/python tests/benchmarks/bench_training.py
 
 setup: .venv/installed
 

@@ -1,9 +1,6 @@
 """Looking inside retrieval: what is true of the pictures that a model finds."""
 
-from collections import defaultdict
-
-from lib.corpora.iconworld.captions import ceiling
-from lib.corpora.iconworld.grammar import meanings
+from lib.corpora.iconworld.captions import ceiling, readings
 from lib.papers.retrieval import RetrievalData
 
 RECALLS = [f"{way} R@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
@@ -17,11 +14,8 @@ def true_pictures(data: RetrievalData) -> list[set[int]]:
     """
     if not data.corpus.name.startswith("iconworld"):
         return [{owner} for owner in data.test.owner.tolist()]
-    test, readings = data.corpus.test, defaultdict(set)
-    for index in range(len(test)):
-        for meaning in meanings(test.scene(index)):
-            readings[meaning].add(index)
-    return [readings[meaning] for index in range(len(test)) for meaning in test.told(index)]
+    test = data.corpus.test
+    return [set(readings(test)[meaning]) for index in range(len(test)) for meaning in test.told(index)]
 
 
 def perfect_reader(data: RetrievalData) -> dict[str, float]:

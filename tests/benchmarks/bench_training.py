@@ -1,4 +1,4 @@
-"""Seconds of one training epoch of each VSE variant: `python tests/benchmarks/bench_training.py --data-dir FOLDER`.
+"""Seconds of one epoch and its dev scores, for VSE variants: python tests/benchmarks/bench_training.py --data-dir FOLDER
 
 Without a folder it uses IconWorld. The features are computed before the clock starts. Prints one Markdown row each.
 """

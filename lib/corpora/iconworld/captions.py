@@ -117,7 +117,7 @@ def colour_noun_pairs(scene: Scene) -> set[tuple[str, str]]:
 
 
 @lru_cache(maxsize=2)
-def _readings(split: Captions) -> dict[Meaning, dict[int, float]]:
+def readings(split: Captions) -> dict[Meaning, dict[int, float]]:
     """Meaning -> the pictures it is true of, each with the chance to be told so."""
     readings = defaultdict(dict)
     for index in range(len(split)):
@@ -132,7 +132,7 @@ def ceiling(split: Captions) -> dict[str, dict[str, float] | float]:
     It ranks by the chance that the picture was told so (given a picture: that the caption is about it and no other),
     the best ranking there is on average; ties come in random order, and R@k is the expectation.
     """
-    readings = _readings(split)
+    readings = readings(split)
     captions = [(index, meaning) for index in range(len(split)) for meaning in split.told(index)]
     pictures = [[(chance, i == owner) for i, chance in readings[meaning].items()] for owner, meaning in captions]
     sentences = [[] for _ in range(len(split))]
@@ -166,7 +166,7 @@ def decided_by(split: Captions) -> list[str]:
 
     From hard to easy `relation`, `company` (the other things), `background`, `colour`; `noun` if it needs none of them.
     """
-    readings = _readings(split)
+    readings = readings(split)
     return [_hardest_need(meaning, readings) for index in range(len(split)) for meaning in split.told(index)]
 
 
