@@ -1,4 +1,4 @@
-"""Seconds of one epoch and its dev scores, for VSE variants: python tests/benchmarks/bench_training.py --data-dir FOLDER
+"""Seconds of an epoch with its dev scores, of VSE variants: python tests/benchmarks/bench_training.py [--data-dir DIR]
 
 Without a folder it uses IconWorld. The features are computed before the clock starts. Prints one Markdown row each.
 """

@@ -119,11 +119,11 @@ def colour_noun_pairs(scene: Scene) -> set[tuple[str, str]]:
 @lru_cache(maxsize=2)
 def readings(split: Captions) -> dict[Meaning, dict[int, float]]:
     """Meaning -> the pictures it is true of, each with the chance to be told so."""
-    readings = defaultdict(dict)
+    true_of = defaultdict(dict)
     for index in range(len(split)):
         for meaning, chance in meanings(split.scene(index)).items():
-            readings[meaning][index] = chance
-    return dict(readings)
+            true_of[meaning][index] = chance
+    return dict(true_of)
 
 
 def ceiling(split: Captions) -> dict[str, dict[str, float] | float]:
@@ -132,13 +132,13 @@ def ceiling(split: Captions) -> dict[str, dict[str, float] | float]:
     It ranks by the chance that the picture was told so (given a picture: that the caption is about it and no other),
     the best ranking there is on average; ties come in random order, and R@k is the expectation.
     """
-    readings = readings(split)
+    true_of = readings(split)
     captions = [(index, meaning) for index in range(len(split)) for meaning in split.told(index)]
-    pictures = [[(chance, i == owner) for i, chance in readings[meaning].items()] for owner, meaning in captions]
+    pictures = [[(chance, i == owner) for i, chance in true_of[meaning].items()] for owner, meaning in captions]
     sentences = [[] for _ in range(len(split))]
     for owner, meaning in captions:
-        total = sum(readings[meaning].values())
-        for i, chance in readings[meaning].items():
+        total = sum(true_of[meaning].values())
+        for i, chance in true_of[meaning].items():
             sentences[i].append((chance / total, i == owner))
     result = {"i2t": _recalls(sentences), "t2i": _recalls(pictures)}
     return result | {"rsum": sum(sum(recalls.values()) for recalls in result.values())}
@@ -166,11 +166,11 @@ def decided_by(split: Captions) -> list[str]:
 
     From hard to easy `relation`, `company` (the other things), `background`, `colour`; `noun` if it needs none of them.
     """
-    readings = readings(split)
-    return [_hardest_need(meaning, readings) for index in range(len(split)) for meaning in split.told(index)]
+    true_of = readings(split)
+    return [_hardest_need(meaning, true_of) for index in range(len(split)) for meaning in split.told(index)]
 
 
-def _hardest_need(meaning: Meaning, readings: dict[Meaning, dict[int, float]]) -> str:
+def _hardest_need(meaning: Meaning, true_of: dict[Meaning, dict[int, float]]) -> str:
     mentions = meaning.mentions
     without = {
         "relation": meaning._replace(relation=("one", "two", "three")[len(mentions) - 1]),
@@ -178,5 +178,5 @@ def _hardest_need(meaning: Meaning, readings: dict[Meaning, dict[int, float]]) -
         "background": meaning._replace(background=None),
         "colour": meaning._replace(mentions=tuple((None, noun) for _, noun in mentions)),
     }
-    needed = (detail for detail, vague in without.items() if len(readings[vague]) > len(readings[meaning]))
+    needed = (detail for detail, vague in without.items() if len(true_of[vague]) > len(true_of[meaning]))
     return next(needed, "noun")
