@@ -74,9 +74,8 @@ def pictures(
         for axes, (picture, caption, colour) in zip(grid[row], cells, strict=False):
             _show(axes, picture, caption, colour)
         if row < len(row_titles):
-            title = grid[row][0].set_title(row_titles[row], fontsize=9, loc="left", fontweight="bold")
-            title.set_in_layout(False)  # it may be wider than its picture
-    figure.tight_layout()
+            grid[row][0].set_title(row_titles[row], fontsize=9, loc="left", fontweight="bold")
+    figure.subplots_adjust(left=0.01, right=0.99, wspace=0.08, hspace=0.35)  # a title may be wider than its picture
     return figure
 
 

@@ -71,11 +71,12 @@ def corpus_queries(data: RetrievalData) -> list[Query]:
 
 
 def examples(asked: Sequence[Query], count: int = 4) -> list[Query]:
-    """A few queries to look at: answers seen and never seen in turn, other nouns, at least two right pictures."""
+    """A few queries to look at: answers seen and never seen in turn, other nouns, the most right pictures."""
+    most_first = sorted(asked, key=lambda query: -len(query.targets))
     turns = []
     for held_out in (False, True):
-        by_noun = {query.noun: query for query in asked if query.held_out == held_out and len(query.targets) > 1}
-        turns.append(list(by_noun.values()))
+        mine = [query for query in most_first if query.held_out == held_out]
+        turns.append([query for i, query in enumerate(mine) if query.noun not in {q.noun for q in mine[:i]}])
     mixed = [query for pair in zip_longest(*turns) for query in pair if query]
     return mixed[:count]
 
