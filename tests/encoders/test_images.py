@@ -1,5 +1,8 @@
 """Image encoders: one interface, features computed once, and never a stale one."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -92,11 +95,17 @@ def test_encoders_do_not_share_rows(photos, tmp_path):
 
 def test_missing_and_corrupt_pictures_get_zeros(photos, encoder, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"not a picture")
-    with pytest.warns(UserWarning, match="broken.jpg: not a readable picture") as warned:
-        features = encoder.features([None, tmp_path / "broken.jpg", photos[0]], cache=tmp_path / "cache")
-    assert len([w for w in warned if "broken.jpg" in str(w.message)]) == 1
-    assert features.present.tolist() == [False, False, True]
-    assert not features[[0, 1]].any() and features[[2]].any()
+    content = bytearray(photos[0].read_bytes())
+    content[16:33] = size = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0) + bytes(4)  # a bomb: its size is a lie
+    content[29:33] = struct.pack(">I", zlib.crc32(b"IHDR" + size[:13]))
+    (tmp_path / "bomb.png").write_bytes(content)
+    with pytest.warns(UserWarning, match="not a readable picture") as warned:
+        pictures = [None, tmp_path / "broken.jpg", tmp_path / "bomb.png", photos[0]]
+        features = encoder.features(pictures, cache=tmp_path / "cache")
+    named = [str(w.message) for w in warned if "not a readable" in str(w.message)]
+    assert len(named) == 2 and "broken.jpg" in named[0] and "bomb.png" in named[1]
+    assert features.present.tolist() == [False, False, False, True]
+    assert not features[[0, 1, 2]].any() and features[[3]].any()
 
 
 def test_views_show_their_part(tmp_path):
