@@ -60,6 +60,8 @@ class VSE(nn.Module):
 
     def project(self, q: torch.Tensor) -> torch.Tensor:
         """x = W_I q, not yet of unit norm: (B, Q) -> (B, D)."""
+        if self.settings.unit_features:
+            q = normalize(q, dim=-1)
         return self.W_I(self.drop(q)).float()
 
     def encode_images(self, q: torch.Tensor) -> torch.Tensor:

@@ -45,6 +45,7 @@ class Settings(RetrievalSettings):
     margin: float = 0.2
     reduction: str = "mean"  # over the pairs of a batch; the released code takes the "sum"
     temperature: float = 0.05  # where the contrastive loss starts; it is learned
+    unit_features: bool = False  # scale the picture's feature q to unit norm, as the released code does
     normalise_images: bool = True
     same_picture_negatives: bool = False
 
@@ -89,7 +90,7 @@ VARIANTS = {
         "GRU, as released",
         {
             **{"sentence": "gru", "margin": 0.2, "dropout": 0.0, "reduction": "sum"},
-            **{"normalise_images": False, "same_picture_negatives": True},
+            **{"unit_features": True, "normalise_images": False, "same_picture_negatives": True},
         },
     ),
     "lstm": Variant("LSTM, as in the paper", {"sentence": "lstm"}),

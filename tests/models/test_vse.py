@@ -130,3 +130,10 @@ def test_every_weight_gets_a_gradient(loss):
     vse = model(loss=loss).train()
     sum(vse(**batch()).values()).backward()
     assert all(weight.grad is not None for weight in vse.parameters())
+
+
+def test_unit_features_make_the_scale_of_a_picture_meaningless():
+    q = batch()["image"]
+    for unit, same in ((True, True), (False, False)):
+        vse = model(unit_features=unit)
+        assert torch.allclose(vse.project(q), vse.project(7 * q), atol=1e-6) == same
