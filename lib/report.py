@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lib.claims import bootstrap, comparison_verdict, comparisons, interval, published, verdict
-from lib.experiment import Result, paper_module, read
+from lib.experiment import NOT_DECIDING, Result, paper_module, read
 from lib.files import replacing, write_json
 from lib.provenance import provenance
 from lib.setup import ROOT
@@ -156,7 +156,8 @@ class Report:
         first = read(Path(runs["folder"].iloc[0]))
         content = {
             **{"paper": self.paper, "dataset": self.dataset, "profile": self.profile, "headline": headline},
-            **{"parameters": dict(parameters), "deviations": list(deviations)},
+            "parameters": {name: value for name, value in parameters.items() if name not in NOT_DECIDING},
+            "deviations": list(deviations),
             "runs": {Path(folder).name: read(Path(folder)).provenance for folder in runs["folder"]},
             "data": first.provenance["identity"]["data"],
             "report": provenance(),
