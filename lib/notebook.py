@@ -21,9 +21,10 @@ def check_parameters(cells: Sequence[str], values: Mapping) -> dict:
     """The notebook's parameters and their values; `cells` is IPython's `In`, `values` the kernel's `globals()`.
 
     Papermill runs a notebook with its defaults when a parameter's name is misspelt: here it stops, with a ValueError
-    that names the nearest valid name, or the type that was expected.
+    that names the nearest valid name, or the type that was expected. The parameters are the annotated variables; what
+    papermill set is read from `cells`, which nbval leaves empty.
     """
-    declared = next(found for cell in cells if (found := _annotations(cell)))
+    declared = {name: _spelled(kind) for name, kind in values["__annotations__"].items()}
     for cell in cells:
         if cell.startswith(INJECTED):
             for name in _assigned(cell):
@@ -34,20 +35,12 @@ def check_parameters(cells: Sequence[str], values: Mapping) -> dict:
     return chosen
 
 
-def _annotations(cell: str) -> dict[str, str]:
-    nodes = _parsed(cell)
-    return {node.target.id: ast.unparse(node.annotation) for node in nodes if isinstance(node, ast.AnnAssign)}
+def _spelled(kind) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
 
 
 def _assigned(cell: str) -> list[str]:
-    return [target.id for node in _parsed(cell) if isinstance(node, ast.Assign) for target in node.targets]
-
-
-def _parsed(cell: str) -> list[ast.stmt]:
-    try:
-        return ast.parse(cell).body
-    except SyntaxError:  # a cell with magics is not the parameters cell
-        return []
+    return [target.id for node in ast.parse(cell).body if isinstance(node, ast.Assign) for target in node.targets]
 
 
 def _require_type(name: str, value, annotation: str) -> None:

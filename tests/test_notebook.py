@@ -80,14 +80,15 @@ def test_an_unknown_parameter_stops_papermill_with_the_nearest_name(path, tmp_pa
 DECLARED = (
     'dataset: str = "x"  # a\nepochs: Optional[int] = None  # b\nseeds: List[int] = [0]  # c\nrate: float = 1.0  # d'
 )
-DEFAULTS = {"dataset": "x", "epochs": None, "seeds": [0], "rate": 1.0, "In": []}
+DEFAULTS = {}
+exec(f"from typing import List, Optional\n{DECLARED}", DEFAULTS)
 
 
 def test_parameters_are_collected():
-    chosen = check_parameters(
-        ["", "%matplotlib inline", DECLARED, "# Parameters\nepochs = 2\n"], DEFAULTS | {"epochs": 2}
-    )
-    assert chosen == {"dataset": "x", "epochs": 2, "seeds": [0], "rate": 1.0}
+    injected = "# Parameters\nepochs = 2\n"
+    for cells in (["", "%matplotlib inline", DECLARED, injected], []):  # nbval keeps no history
+        chosen = check_parameters(cells, DEFAULTS | {"epochs": 2})
+        assert chosen == {"dataset": "x", "epochs": 2, "seeds": [0], "rate": 1.0}
 
 
 @pytest.mark.parametrize("injected, values, message", [
