@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -88,6 +89,11 @@ def _counts(split: Sequence) -> dict[str, int]:
     counts = {"examples": len(split), "with picture": sum(example.image is not None for example in split)}
     if len(split) and isinstance(split[0], CaptionedImage):
         counts["captions"] = sum(len(example.captions) for example in split)
+    if len(split) and isinstance(split[0], TaggedPost):
+        counts["tokens"] = sum(len(example.tokens) for example in split)
+        # an entity begins at B-, and leniently at an I- that does not continue one of its type
+        steps = chain.from_iterable(pairwise(("O", *example.tags)) for example in split)
+        counts["entities"] = sum(tag[0] == "B" or tag[0] == "I" and tag[1:] != before[1:] for before, tag in steps)
     return counts
 
 
