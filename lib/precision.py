@@ -1,5 +1,8 @@
 """Where numbers are computed, and how precisely it pays to compute them there."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from lib.names import require_known
@@ -30,3 +33,14 @@ def mixed_precision(precision: str) -> str:
     names = {"fp32": "no", "bf16": "bf16"}
     require_known("precision", precision, ["auto", *names])
     return names[fast_precision() if precision == "auto" else precision]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Blocks are so small that threads sharing one mostly wait for each other, ten times as long on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,12 +1,13 @@
 """Order similarity: a caption is more abstract than its image, and every coordinate that says otherwise costs."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from math import isqrt
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from lib.precision import one_thread
 
 
 def order_similarity(
@@ -30,22 +31,11 @@ def order_similarity(
     return -(violation if squared else _root(violation))
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Blocks are so small that threads sharing one mostly wait for each other, ten times as long on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 class _Violation(torch.autograd.Function):
     """||max(0, v - t)||^2 of every pair; the backward computes the differences anew instead of keeping them."""
 
     @staticmethod
-    @_one_thread()
+    @one_thread()
     def forward(ctx, images: Tensor, captions: Tensor, chunk: int) -> Tensor:
         ctx.save_for_backward(images, captions)
         ctx.chunk = chunk
@@ -56,7 +46,7 @@ class _Violation(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    @_one_thread()
+    @one_thread()
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         images, captions = ctx.saved_tensors
         to_images, to_captions = torch.zeros_like(images), torch.zeros_like(captions)  # (N, D), (M, D)
