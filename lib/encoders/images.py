@@ -17,6 +17,7 @@ from torch import nn
 
 from lib.corpora.types import DataError, Picture, open_picture, picture_key
 from lib.encoders.cache import FeatureCache, Features
+from lib.names import require_known
 from lib.precision import autocast, device, fast_precision
 from lib.setup import ROOT
 
@@ -102,19 +103,25 @@ NETWORKS = {
 
 
 @lru_cache(maxsize=2)
-def _network(name: str) -> nn.Module:
-    return NETWORKS[name].build().eval().requires_grad_(False).to(device(), memory_format=torch.channels_last)
+def _network(name: str, batch_norm: str = "eval") -> nn.Module:
+    network = NETWORKS[name].build().eval().requires_grad_(False).to(device(), memory_format=torch.channels_last)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and batch_norm == "train":
+            module.train().momentum = 0.0  # the batch's statistics, and its own stay as they are
+    return network
 
 
 class ImageEncoder:
     """A frozen network, the layer that is read, and the side of the square it sees.
 
     `layer`: "pooled" [D] is the grid's mean; "fc" [4096] VGG's last hidden layer; "grid" [49, D] row by row.
+    `batch_norm`: "train" normalises by the statistics of the pictures that are encoded together, BATCH at a time in
+    their order, as happens where a frozen network is left in training mode (MAF's released code).
     Raises DataError for a size that is no multiple of 32, and for a network or layer that does not exist (only VGG
     has a hidden fully connected layer).
     """
 
-    def __init__(self, name: str = "lite0", layer: str = "pooled", size: int = 224):
+    def __init__(self, name: str = "lite0", layer: str = "pooled", size: int = 224, batch_norm: str = "eval"):
         if name not in NETWORKS:
             raise DataError(f"image encoder {name!r} is unknown, expected one of {', '.join(NETWORKS)}")
         self.spec = NETWORKS[name]
@@ -122,7 +129,8 @@ class ImageEncoder:
             raise DataError(f"{name} has no layer {layer!r}, expected one of {', '.join(self.spec.dims)}")
         if size < 32 or size % 32:
             raise DataError(f"image size {size} does not fit, expected a multiple of 32 (a grid's cell)")
-        self.name, self.layer, self.size = name, layer, size
+        require_known("batch_norm", batch_norm, ("eval", "train"))
+        self.name, self.layer, self.size, self.batch_norm = name, layer, size, batch_norm
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -134,13 +142,14 @@ class ImageEncoder:
     @property
     def identity(self) -> str:
         """All that decides the features, but for the machine's rounding."""
-        return f"{self.name}-{self.layer}-{self.size}-{self.spec.sha256[:24]}-v{PIXELS}"
+        mode = "" if self.batch_norm == "eval" else "-batchnorm"
+        return f"{self.name}-{self.layer}-{self.size}-{self.spec.sha256[:24]}-v{PIXELS}{mode}"
 
     @torch.no_grad()
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 pictures [B, 3, S, S] -> float32 features [B, *row_shape]."""
         with autocast():
-            network, pixels = _network(self.name), self._normalised(pixels)
+            network, pixels = _network(self.name, self.batch_norm), self._normalised(pixels)
             if self.layer == "fc":
                 return network.fc(pixels).float().cpu()
             grid = network.grid(pixels).float().flatten(2)  # (B, D, 49)
@@ -167,6 +176,7 @@ class ImageEncoder:
         """
         store = FeatureCache(Path(cache) / f"{self.identity}-{fast_precision()}", self.row_shape)
         keys = [_view_keys(picture, views) for picture in pictures]  # N lists of V keys
+        keys = _with_company(keys) if self.batch_norm == "train" else keys
         known = store.positions()
         todo = {
             key: (picture, view)
@@ -213,6 +223,15 @@ def _view_keys(picture: Picture, views: Sequence[str]) -> list[bytes]:
         return [b""] * len(views)
     content = picture_key(picture)
     return [hashlib.sha256(content + repr((view, VIEWS[view])).encode()).digest() for view in views]
+
+
+def _with_company(keys: list[list[bytes]]) -> list[list[bytes]]:
+    """Keys that change with the pictures encoded in the same batch."""
+    distinct, found = list(dict.fromkeys(key for row in keys for key in row if key)), {}
+    for batch in (distinct[i : i + BATCH] for i in range(0, len(distinct), BATCH)):
+        company = b"".join(batch)
+        found |= {key: hashlib.sha256(key + company).digest() for key in batch}
+    return [[found.get(key, b"") for key in row] for row in keys]
 
 
 def check_weights(path: Path, sha256: str) -> None:

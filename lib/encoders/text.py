@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from lib.corpora.types import DataError
 from lib.encoders.cache import FeatureCache, Features
@@ -25,19 +26,40 @@ def pretrained(name: str = "minilm"):
 
     Raises DataError if the packaged weights are not the official ones, or the name cannot be loaded.
     """
-    from transformers import AutoModel, AutoTokenizer  # slow to import
+    from transformers import AutoModel  # slow to import
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    where = _where(name)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(where)
-        model = AutoModel.from_pretrained(where, use_safetensors=True)
-    except OSError as error:
-        raise DataError(f"text encoder {name!r} did not load ({str(error).splitlines()[0]})") from error
+    tokenizer = load_tokenizer(name)
+    model = _loaded(AutoModel, name, use_safetensors=True)
     if name in PACKAGED:
-        check_weights(Path(where) / "model.safetensors", SHA256[name])
+        check_weights(Path(_where(name)) / "model.safetensors", SHA256[name])
     return tokenizer, model.eval()
+
+
+@lru_cache(maxsize=2)
+def load_tokenizer(name: str):
+    """The tokenizer of an encoder, named as in `pretrained`; raises DataError if it cannot be loaded."""
+    from transformers import AutoTokenizer
+
+    # RoBERTa's kin tell a word from the middle of one by the space before it.
+    return _loaded(AutoTokenizer, name, add_prefix_space=True)
+
+
+def new_encoder(name: str, layers: int | None = None) -> nn.Module:
+    """An encoder of the architecture called `name`, with random weights and only its first `layers`, if told so."""
+    from transformers import AutoConfig, AutoModel
+
+    config = _loaded(AutoConfig, name)
+    config.num_hidden_layers = layers or config.num_hidden_layers
+    return AutoModel.from_config(config, add_pooling_layer=False)
+
+
+def _loaded(kind, name: str, **options):
+    try:
+        return kind.from_pretrained(_where(name), **options)
+    except (OSError, ValueError) as error:
+        raise DataError(f"text encoder {name!r} did not load ({str(error).splitlines()[0]})") from error
 
 
 def _where(name: str) -> str:
@@ -45,7 +67,7 @@ def _where(name: str) -> str:
 
 
 @lru_cache(maxsize=2)
-def _pretrained_key(name: str) -> str:
+def encoder_key(name: str) -> str:
     """24 hex digits that change with the weights or the tokenizer; the packaged ones are known."""
     if name in PACKAGED:
         return SHA256[name][:24]
@@ -67,12 +89,12 @@ class SentenceEncoder:
         """Numbers in a sentence's vector."""
         from transformers import AutoConfig
 
-        return AutoConfig.from_pretrained(_where(self.name)).hidden_size
+        return _loaded(AutoConfig, self.name).hidden_size
 
     @property
     def identity(self) -> str:
         """All that decides the features, but for the machine's rounding."""
-        return f"{Path(self.name).name}-mean-{self.longest}-{_pretrained_key(self.name)}"
+        return f"{Path(self.name).name}-mean-{self.longest}-{encoder_key(self.name)}"
 
     @torch.no_grad()
     def encode(self, sentences: Sequence[str]) -> torch.Tensor:

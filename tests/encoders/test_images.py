@@ -56,7 +56,7 @@ def test_layers_have_their_shapes(photos):
 def test_torchvision_networks_fit_the_interface(name, layer, monkeypatch):
     """With random weights: the real ones need a network connection."""
     random = torch.nn.Module.requires_grad_(TorchvisionNet(name, pretrained=False).eval(), False)
-    monkeypatch.setattr(images, "_network", lambda name: random)
+    monkeypatch.setattr(images, "_network", lambda *_: random)
     encoder = ImageEncoder(name, layer)
     assert encoder.encode(torch.zeros(1, 3, 224, 224, dtype=torch.uint8)).shape == (1, *encoder.row_shape)
     assert len(encoder.class_names(torch.zeros(1, 3, 224, 224, dtype=torch.uint8), k=3)[0]) == 3
@@ -91,6 +91,18 @@ def test_encoders_do_not_share_rows(photos, tmp_path):
     small = ImageEncoder("lite0", "pooled", 32).features(photos, cache=tmp_path)[[0]]
     large = ImageEncoder("lite0", "pooled", 64).features(photos, cache=tmp_path)[[0]]
     assert not torch.allclose(small, large)
+
+
+def test_batch_norm_in_training_mode_mixes_the_pictures_of_a_batch(photos, tmp_path):
+    frozen, mixing = (ImageEncoder("lite0", "grid", 64, batch_norm) for batch_norm in ("eval", "train"))
+    before = frozen.encode(torch.stack([pixels(path, size=64) for path in photos]))
+    together = mixing.features(photos, cache=tmp_path)[[0]]
+    in_other_company = mixing.features(photos[:2], cache=tmp_path)[[0]]
+    assert not torch.allclose(together, in_other_company, atol=0.1)
+    assert torch.equal(mixing.features(photos, cache=tmp_path)[[0]], together)  # kept, each company apart
+    assert torch.equal(frozen.encode(torch.stack([pixels(path, size=64) for path in photos])), before)
+    with pytest.raises(ValueError, match="batch_norm 'training' is unknown, did you mean 'train'"):
+        ImageEncoder(batch_norm="training")
 
 
 def test_missing_and_corrupt_pictures_get_zeros(photos, encoder, tmp_path):

@@ -1,0 +1,118 @@
+"""A tagger's tokens as the word pieces, or the characters, that a BERT-like encoder reads."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from lib.encoders.text import encoder_key, load_tokenizer, new_encoder
+from lib.encoders.words import PAD, UNKNOWN, pad
+
+CHARACTERS = "characters"  # in place of an encoder's name: one that is trained from scratch, for any script
+CHARACTER_SIZES = {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
+SENTENCE_ENDS = frozenset(".!?…。！？؟।")
+
+
+@dataclass(frozen=True)
+class Window:
+    """As much of a post as the encoder takes: tokens `start` to `stop` of it, their `pieces` between the encoder's
+    special ones, and where among these each token's `first` piece stands."""
+
+    post: int
+    start: int
+    stop: int
+    pieces: tuple[int, ...]
+    first: tuple[int, ...]
+
+
+class TokenReader:
+    """Posts as windows of at most `longest` pieces, special ones included, for the text encoder called `name`.
+
+    "characters" needs no pretrained encoder: its pieces are the characters of `characters`, index 0 pads, 1 is every
+    other one, 2 begins and 3 ends a window.
+    """
+
+    def __init__(self, name: str, longest: int = 128, characters: Sequence[str] = ()):
+        self.name, self.longest = name, longest
+        self.characters = {character: i for i, character in enumerate(characters)}
+        if name == CHARACTERS:
+            self.padding, self.unknown, self.begin, self.end = range(4)
+        else:
+            tokenizer = self.tokenizer = load_tokenizer(name)
+            self.padding, self.unknown = tokenizer.pad_token_id, tokenizer.unk_token_id
+            self.begin, self.end = tokenizer.cls_token_id, tokenizer.sep_token_id
+
+    @property
+    def identity(self) -> str:
+        """All that decides what the encoder starts from."""
+        return CHARACTERS if self.name == CHARACTERS else encoder_key(self.name)
+
+    def windows(self, posts: Sequence[Sequence[str]]) -> list[Window]:
+        """Every token of every post in exactly one window; a post that is too long is cut behind a sentence's end.
+
+        A token without pieces becomes one unknown piece; one that is too long for a window keeps its first pieces.
+        """
+        pieces = self._pieces({token for tokens in posts for token in tokens})
+        return [window for i, tokens in enumerate(posts) for window in self._cut(i, tokens, pieces)]
+
+    def _pieces(self, tokens: Iterable[str]) -> dict[str, list[int]]:
+        """Each distinct token is split once: its pieces do not depend on its neighbours."""
+        tokens, room = sorted(tokens), self.longest - 2
+        if self.name == CHARACTERS:
+            split = [[self.characters.get(character, self.unknown) for character in token] for token in tokens]
+        else:
+            words = [[token] for token in tokens]
+            split = self.tokenizer(words, is_split_into_words=True, add_special_tokens=False)["input_ids"]
+        return {token: ids[:room] or [self.unknown] for token, ids in zip(tokens, split, strict=True)}
+
+    def _cut(self, post: int, tokens: Sequence[str], pieces: dict[str, list[int]]) -> Iterable[Window]:
+        ends = [token[-1:] in SENTENCE_ENDS for token in tokens]
+        for start, stop in cuts([len(pieces[token]) for token in tokens], ends, self.longest - 2):
+            inside = [pieces[token] for token in tokens[start:stop]]
+            first = np.cumsum([1, *map(len, inside[:-1])]).tolist()
+            yield Window(post, start, stop, (self.begin, *(i for ids in inside for i in ids), self.end), tuple(first))
+
+    def batch(self, windows: Sequence[Window], length: int | None = None) -> dict[str, torch.Tensor]:
+        """Windows as `pieces` [B, T] with the `mask` of the real ones, and the `first` pieces [B, W] of their tokens
+        with the mask `tokens`; T is `length` or the longest window's."""
+        pieces, count = pad([window.pieces for window in windows])
+        if length:
+            pieces = nn.functional.pad(pieces, (0, length - pieces.shape[1]))
+        mask = torch.arange(pieces.shape[1]) < count[:, None]  # (B, T)
+        first, words = pad([window.first for window in windows])
+        tokens = torch.arange(first.shape[1]) < words[:, None]  # (B, W)
+        return {"pieces": pieces.masked_fill(~mask, self.padding), "mask": mask, "first": first, "tokens": tokens}
+
+
+def cuts(lengths: Sequence[int], ends: Sequence[bool], longest: int) -> list[tuple[int, int]]:
+    """Ranges of tokens of at most `longest` pieces each, cut behind the last sentence end that fits, if any fits.
+
+    `lengths`: pieces of each token, none more than `longest`; `ends`: whether a token ends a sentence.
+    """
+    upto = np.cumsum([0, *lengths])  # pieces before each token
+    ranges, start = [], 0
+    while start < len(lengths):
+        stop = int(np.searchsorted(upto, upto[start] + longest, side="right")) - 1
+        if stop < len(lengths):
+            stop = max((i + 1 for i in range(start, stop) if ends[i]), default=stop)
+        ranges.append((start, stop))
+        start = stop
+    return ranges
+
+
+def characters_of(posts: Iterable[Sequence[str]], min_count: int = 2) -> tuple[str, ...]:
+    """The characters that occur often enough to be learned, behind the four special ones; give it training posts."""
+    counts = Counter(character for tokens in posts for token in tokens for character in token)
+    return PAD, UNKNOWN, "<begin>", "<end>", *sorted(c for c, count in counts.items() if count >= min_count)
+
+
+def token_encoder(name: str, characters: Sequence[str] = (), layers: int | None = None) -> nn.Module:
+    """The encoder that reads a TokenReader's pieces, with random weights and only its first `layers`."""
+    if name == CHARACTERS:
+        from transformers import BertConfig, BertModel
+
+        return BertModel(BertConfig(vocab_size=len(characters), **CHARACTER_SIZES), add_pooling_layer=False)
+    return new_encoder(name, layers)
