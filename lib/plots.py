@@ -10,6 +10,7 @@ import seaborn as sns
 from matplotlib.ticker import MaxNLocator
 
 from lib.corpora.types import Picture, open_picture
+from lib.metrics.entities import chunks
 
 RIGHT, TRUE, WRONG, NEUTRAL = "#2a9d5c", "#e0a526", "#c8553d", "#5b6472"
 
@@ -104,4 +105,59 @@ def matrix(scores: np.ndarray, title: str, x: str, y: str) -> plt.Figure:
     figure, axes = plt.subplots(figsize=(4.8, 4))
     sns.heatmap(scores, cmap="mako", ax=axes, xticklabels=False, yticklabels=False, cbar_kws={"shrink": 0.8})
     axes.set(title=title, xlabel=x, ylabel=y)
+    return figure
+
+
+TYPE_COLOURS = {"PER": "#4c72b0", "LOC": "#2a9d5c", "ORG": "#c8553d", "MISC": "#8a5fa8", "OTHER": "#8a5fa8"}
+
+
+def tagged(tokens: Sequence[str], tags: Sequence[str]) -> str:
+    """A post as plain text, its entities as [name TYPE]."""
+    found = {start: (kind, end) for kind, start, end in chunks(tags)}
+    words, i = [], 0
+    while i < len(tokens):
+        kind, end = found.get(i, (None, i + 1))
+        words.append(" ".join(tokens[i:end]) if kind is None else f"[{' '.join(tokens[i:end])} {kind}]")
+        i = end
+    return " ".join(words)
+
+
+def shaded_tokens(rows: Sequence[tuple[Sequence[str], Sequence[float], Sequence[str]]], title: str) -> plt.Figure:
+    """Sentences whose tokens are shaded by a value each, from the sentence's least to its greatest; the value stands
+    below, and a tag other than O above. A row: (tokens, values, tags)."""
+    figure, panels = plt.subplots(len(rows), 1, figsize=(11, 0.95 * len(rows) + 0.4), squeeze=False)
+    for axes, (tokens, values, tags) in zip(panels[:, 0], rows, strict=True):
+        axes.axis("off")
+        ends = np.cumsum([len(token) + 1.6 for token in tokens])
+        shades = (np.asarray(values) - min(values)) / max(1e-9, max(values) - min(values))
+        for token, end, shade, value, tag in zip(tokens, ends, shades, values, tags, strict=True):
+            centre = (end - len(token) / 2 - 0.8) / max(90, ends[-1])
+            box = {"boxstyle": "round,pad=0.25", "facecolor": plt.cm.YlOrBr(0.75 * shade), "linewidth": 0}
+            axes.text(centre, 0.5, token, ha="center", va="center", family="DejaVu Sans Mono", fontsize=8, bbox=box)
+            axes.text(centre, 0.12, f"{value:.2f}", ha="center", va="center", fontsize=6, color=NEUTRAL)
+            if tag != "O":
+                colour = TYPE_COLOURS.get(tag[2:], NEUTRAL)
+                axes.text(centre, 0.88, tag, ha="center", va="center", fontsize=7, color=colour, fontweight="bold")
+    figure.suptitle(title, fontweight="bold", fontsize=11)
+    return figure
+
+
+def looked_at(rows: Sequence[tuple[Picture, Sequence[str], np.ndarray]], side: float = 2.0) -> plt.Figure:
+    """Pictures under what some tokens look at in them. A row: (picture, n tokens, attention [n, regions])."""
+    columns = 1 + max(len(tokens) for _, tokens, _ in rows)
+    size = (side * columns, (side + 0.25) * len(rows))
+    figure, grid = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for panels, (picture, tokens, attention) in zip(grid, rows, strict=True):
+        image = open_picture(picture)
+        for axes, token, weights in zip(panels, ("", *tokens), (None, *attention), strict=False):
+            axes.imshow(image)
+            axes.set_title(token, fontsize=9)
+            if weights is not None:
+                cells = int(round(len(weights) ** 0.5))
+                extent = (0, image.width, image.height, 0)
+                heat = np.asarray(weights).reshape(cells, cells)
+                axes.imshow(heat, cmap="inferno", alpha=0.6, extent=extent, interpolation="bilinear")
+    figure.subplots_adjust(left=0.01, right=0.99, wspace=0.05, hspace=0.2)
     return figure

@@ -33,8 +33,9 @@ def pairwise_ranking_loss(
     return loss.mean() if reduction == "mean" else loss.sum()
 
 
-def contrastive_loss(scores: Tensor, positives: Tensor, temperature: float | Tensor) -> Tensor:
-    """Symmetric InfoNCE -> scalar: cross-entropy of each pair among its row and among its column, averaged.
+def contrastive_loss(scores: Tensor, positives: Tensor, temperature: float | Tensor, row_weight: float = 0.5) -> Tensor:
+    """InfoNCE both ways -> scalar: cross-entropy of each pair among its row and among its column, `row_weight` of the
+    first and the rest of the second.
 
     scores [B, B], the pairs on the diagonal; positives [B, B] as in `pairwise_ranking_loss`: an image's other captions
     are left out of the softmax instead of being pushed away. van den Oord et al. 2018, eq. 4, in both directions as
@@ -44,7 +45,7 @@ def contrastive_loss(scores: Tensor, positives: Tensor, temperature: float | Ten
     pairs = torch.arange(len(scores), device=scores.device)  # (B,)
     others = _with_pairs(positives).fill_diagonal_(False)  # (B, B)
     logits = (scores / temperature).masked_fill(others, -torch.inf)  # (B, B)
-    return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
+    return row_weight * F.cross_entropy(logits, pairs) + (1 - row_weight) * F.cross_entropy(logits.T, pairs)
 
 
 def _hinges(scores: Tensor, wrong: Tensor, margin: float, negatives: str | int) -> Tensor:

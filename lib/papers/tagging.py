@@ -1,0 +1,160 @@
+"""Posts and their pictures as tensors for a tagger, and the scores of what it says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+
+from lib import corpora
+from lib.corpora.types import Corpus, TaggedPost
+from lib.encoders.cache import Features
+from lib.encoders.images import ImageEncoder
+from lib.encoders.tokens import CHARACTERS, TokenReader, characters_of
+from lib.encoders.words import pad
+from lib.metrics import entities
+from lib.training import TrainingSettings
+
+
+@dataclass(frozen=True)
+class TaggingSettings(TrainingSettings):
+    """Which corpus, and what reads its texts and pictures; `longest` counts word pieces, special ones included."""
+
+    dataset: str = "iconworld-entities"
+    data_dir: str | None = None
+    train_limit: int | None = None  # first posts of the training split, None for all
+    text_encoder: str = "minilm"  # or another BERT's name or folder, or "characters"
+    longest: int = 128
+    pad_pairs: bool = False  # every batch as long as `longest`, and paddings read, as the released code does
+    image_encoder: str = "lite0"
+    image_size: int = 224  # 7x7 regions
+    batch_norm: str = "eval"  # "train": the frozen network takes a batch's statistics, as the released code does
+
+
+class Split:
+    """One split, as windows of its posts."""
+
+    def __init__(self, examples: Sequence[TaggedPost], reader: TokenReader, labels: Sequence[str], settings):
+        self.examples, self.reader = list(examples), reader
+        self.encoder = ImageEncoder(settings.image_encoder, "grid", settings.image_size, settings.batch_norm)
+        self.windows = reader.windows([post.tokens for post in self.examples])
+        self.pad_to = settings.longest if settings.pad_pairs else None
+        self.labels = labels
+        index = {label: i for i, label in enumerate(labels)}
+        self.tags = [[index.get(tag, 0) for tag in post.tags] for post in self.examples]  # unseen in training: as O
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        return np.array([len(window.pieces) for window in self.windows])
+
+    @cached_property
+    def features(self) -> Features:
+        """The pictures' regions, computed at most once in the life of the cache."""
+        return self.encoder.features([post.image for post in self.examples])
+
+    def batch(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Some windows as a MAF batch."""
+        windows = [self.windows[i] for i in indices]
+        posts = [window.post for window in windows]
+        tags, _ = pad([self.tags[w.post][w.start : w.stop] for w in windows])
+        pictures = {"image": self.features[posts], "present": self.features.present[posts]}
+        return {"tags": tags, **pictures, **self.reader.batch(windows, self.pad_to)}
+
+
+@dataclass(frozen=True)
+class TaggingData:
+    """A corpus as tensors, its labels and characters from training alone. `fingerprint`: all a run could see."""
+
+    corpus: Corpus
+    labels: tuple[str, ...]
+    characters: tuple[str, ...]
+    train: Split
+    dev: Split
+    test: Split
+    fingerprint: str
+
+
+def load(settings: TaggingSettings) -> TaggingData:
+    """The corpus that `settings` name, as tensors; read once for all variants that share it."""
+    trained = {field.name for field in fields(TrainingSettings)}
+    shared = {field.name for field in fields(TaggingSettings)} - trained
+    return _load(TaggingSettings(**{name: getattr(settings, name) for name in shared}))
+
+
+@lru_cache(maxsize=8)
+def _load(settings: TaggingSettings) -> TaggingData:
+    corpus = corpora.load(settings.dataset, settings.data_dir, limit=settings.train_limit)
+    spelled = settings.text_encoder == CHARACTERS
+    characters = characters_of(post.tokens for post in corpus.train) if spelled else ()
+    reader = TokenReader(settings.text_encoder, settings.longest, characters)
+    labels = labels_of(post.tags for post in corpus.train)
+    splits = {name: Split(getattr(corpus, name), reader, labels, settings) for name in ("train", "dev", "test")}
+    seen = "/".join([corpus.fingerprint, splits["train"].encoder.identity, reader.identity])
+    return TaggingData(corpus, labels, characters, **splits, fingerprint=seen)
+
+
+def labels_of(posts) -> tuple[str, ...]:
+    """O, then B- and I- of each type in the posts' tags."""
+    types = sorted({tag[2:] for tags in posts for tag in tags if tag != "O"})
+    return ("O", *(f"{position}-{kind}" for kind in types for position in "BI"))
+
+
+def prepare(data: TaggingData) -> None:
+    """Compute whatever features are not in the cache yet, so that a run's seconds are those of its training."""
+    for split in (data.train, data.dev, data.test):
+        _ = split.features
+
+
+@torch.no_grad()
+def predict(model: torch.nn.Module, split: Split, batch: int = 64) -> dict:
+    """What a tagger says of a split: the `gold` and the `said` tags of each post, and as `matching` [N] how likely it
+    finds each post's picture to be its own, one where it does not judge."""
+    model.eval()
+    device = next(model.parameters()).device
+    order = np.argsort(split.lengths, kind="stable")  # like lengths together: little padding
+    tags, matching = [None] * len(order), torch.ones(len(order))
+    for chunk in np.array_split(order, max(1, round(len(order) / batch))):
+        tagged = model.tag(**{name: value.to(device) for name, value in split.batch(chunk).items()})
+        matching[chunk] = tagged.get("p", matching[chunk]).cpu()
+        for i, row in zip(chunk, tagged["tags"], strict=True):
+            tags[i] = row
+    return {"gold": [list(post.tags) for post in split.examples], **_joined(split, tags, matching)}
+
+
+def _joined(split: Split, tags: list[list[int]], matching: torch.Tensor) -> dict:
+    """Windows put together to posts again; a post of several has their mean matching."""
+    said = [[] for _ in split.examples]
+    for window, row in zip(split.windows, tags, strict=True):  # windows stand in the order of their text
+        said[window.post] += [split.labels[tag] for tag in row]
+    post = torch.tensor([window.post for window in split.windows])
+    return {"said": said, "matching": (post.bincount(matching) / post.bincount()).float()}
+
+
+SCHEMES = {"": "lenient", "strict ": "strict"}
+# correct, said and gold entities -> the two sums of which a score is the ratio
+RATIOS = {"P": ((1, 0, 0), (0, 1, 0)), "R": ((1, 0, 0), (0, 0, 1)), "F1": ((2, 0, 0), (0, 1, 1))}
+TYPES = ("PER", "LOC", "ORG", "MISC", "OTHER")  # those of the papers' data, for which intervals are asked
+OUTCOMES = (*(f"{prefix}{name}" for prefix in SCHEMES for name in RATIOS), *(f"F1 {kind}" for kind in TYPES))
+
+
+def score(said: Mapping) -> dict[str, float]:
+    """Precision, recall and F1 in percent, lenient and strict, and each type's lenient F1, under flat names."""
+    flat = {}
+    for prefix, scheme in SCHEMES.items():
+        found = entities.evaluate(said["gold"], said["said"], scheme)
+        flat |= {f"{prefix}P": found["precision"], f"{prefix}R": found["recall"], f"{prefix}F1": found["f1"]}
+        flat |= {f"{prefix}F1 {kind}": of["f1"] for kind, of in found["per_type"].items()}
+    return flat
+
+
+def outcomes(result, metric: str) -> np.ndarray:
+    """The two summands of each test post [N, 2]: `metric`, such as "F1", "strict P" or "F1 PER", is the ratio of
+    their sums."""
+    said, words = result.predictions(), metric.split()
+    scheme = "strict" if words[0] == "strict" else "lenient"
+    name, *kind = [word for word in words if word != "strict"]
+    counts = entities.counts_by_type(said["gold"], said["said"], scheme)
+    nothing = np.zeros((len(said["gold"]), 3), int)
+    chosen = counts.get(kind[0], nothing) if kind else sum(counts.values(), nothing)  # [N, 3]
+    return chosen @ np.array(RATIOS[name]).T

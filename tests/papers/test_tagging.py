@@ -1,0 +1,147 @@
+"""What a tagger trains on and what it said: windows of posts, missing pictures, scores under flat names."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lib.metrics import entities
+from lib.papers import maf, modalities, tagging
+from lib.papers.tagging import TaggingSettings, load, outcomes, score
+
+LONG = [("Ann", "B-PER"), ("went", "O"), ("home", "O"), (".", "O")] * 9 + [("Rio", "B-LOC")]
+SHORT = [("Rio", "I-LOC"), ("!", "O")]
+
+
+def write_corpus(folder) -> str:
+    """Twelve long and short posts a split, every third without a picture."""
+    (folder / "images").mkdir()
+    for split in ("train", "valid", "test"):
+        lines = []
+        for i in range(12):
+            lines += [f"IMGID:{split}{i}", *("\t".join(pair) for pair in (LONG if i % 2 else SHORT)), ""]
+            if i % 3:
+                Image.new("RGB", (40, 40), (20 * i, 0, 0)).save(folder / "images" / f"{split}{i}.jpg")
+        (folder / f"{split}.txt").write_text("\n".join(lines))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    root = write_corpus(tmp_path_factory.mktemp("conll"))
+    return TaggingSettings(dataset="conll-images", data_dir=root, longest=20, image_size=64)
+
+
+@pytest.fixture(scope="module")
+def data(settings):
+    with pytest.warns(UserWarning, match="12 of 36 pictures are missing"):
+        return load(settings)
+
+
+def test_labels_are_those_of_training(data):
+    assert data.labels == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+    assert tagging.labels_of([("O",)]) == ("O",)
+
+
+def test_long_posts_are_read_in_parts_that_keep_picture_and_tags(data):
+    train = data.train
+    parts = [i for i, window in enumerate(train.windows) if window.post == 1]
+    assert len(parts) == 3 and train.lengths.max() <= 20
+    batch = train.batch(parts)
+    tags = [data.labels[tag] for row, shown in zip(batch["tags"], batch["tokens"], strict=True) for tag in row[shown]]
+    assert tags == [tag for _, tag in LONG]
+    assert torch.equal(batch["image"], train.features[[1, 1, 1]]) and batch["present"].all()
+
+
+def test_missing_pictures_are_marked(data):
+    batch = data.train.batch(range(5))
+    assert batch["present"].tolist() == [data.train.examples[w.post].image is not None for w in data.train.windows[:5]]
+    assert not batch["image"][~batch["present"]].any() and batch["image"][batch["present"]].any()
+
+
+class Oracle(torch.nn.Module):
+    """Says the gold tags, and that a picture matches as often as its batch's number says."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def tag(self, tags, tokens, pieces, **_):
+        rows = [row[shown].tolist() for row, shown in zip(tags, tokens, strict=True)]
+        return {"tags": rows, "p": (pieces > 0).sum(1) / 100}
+
+
+def test_windows_join_to_posts_in_their_order(data):
+    said = tagging.predict(Oracle(), data.test, batch=2)
+    assert said["said"] == said["gold"] == [[tag for _, tag in (LONG if i % 2 else SHORT)] for i in range(12)]
+    assert score(said)["F1"] == 100.0
+    lengths = [data.test.lengths[[w.post == 1 for w in data.test.windows]].mean() / 100, data.test.lengths[0] / 100]
+    assert said["matching"][[1, 0]].tolist() == pytest.approx(lengths)
+
+
+GOLD = [["B-PER", "I-PER", "O"], ["O", "I-LOC"], ["B-LOC"], ["O"]]
+SAID = [["B-PER", "O", "O"], ["O", "I-LOC"], ["B-PER"], ["B-ORG"]]
+
+
+def test_scores_are_those_of_the_metric_under_flat_names():
+    flat = score({"gold": GOLD, "said": SAID})
+    strict = entities.evaluate(GOLD, SAID, "strict")
+    assert (flat["P"], flat["R"]) == (25.0, pytest.approx(100 / 3))
+    assert flat["strict F1"] == strict["f1"] == 0.0 and flat["F1 LOC"] == pytest.approx(200 / 3)
+
+
+@pytest.mark.parametrize("metric", ["P", "R", "F1", "strict F1", "F1 LOC", "F1 MISC", "strict R"])
+def test_outcomes_of_posts_add_up_to_the_score(metric):
+    class Result:
+        def predictions(self):
+            return {"gold": GOLD, "said": SAID}
+
+    above, below = outcomes(Result(), metric).sum(0)
+    expected = score({"gold": GOLD, "said": SAID}).get(metric, 0.0)
+    assert 100 * above / max(1, below) == pytest.approx(expected)
+
+
+def test_characters_need_no_encoder(settings):
+    from dataclasses import replace
+
+    with pytest.warns(UserWarning, match="missing"):
+        spelled = load(replace(settings, text_encoder="characters"))
+    assert "A" in spelled.characters and spelled.train.lengths[1] <= 20
+    assert spelled.fingerprint.endswith("/characters")
+
+
+def test_exchanged_pictures_are_another_posts(data):
+    other, present = modalities.exchanged(data.test), data.test.features.present
+    assert torch.equal(other.features.present, present)
+    having = present.nonzero()[:, 0].tolist()
+    for post, giver in zip(having, having[1:] + having[:1], strict=True):
+        assert torch.equal(other.features[[post]], data.test.features[[giver]])
+    assert torch.equal(data.test.features[[1]], load_again(data)[[1]])  # the split itself stays as it was
+
+
+def load_again(data):
+    return data.test.encoder.features([post.image for post in data.test.examples])
+
+
+def test_auc_is_the_chance_to_rank_right():
+    scores, positive = np.array([0.1, 0.4, 0.4, 0.8, 0.3]), np.array([False, True, False, True, True])
+    pairs = [(a > b) + (a == b) / 2 for a in scores[positive] for b in scores[~positive]]
+    assert modalities.auc(scores, positive) == pytest.approx(np.mean(pairs))
+    with pytest.raises(ValueError, match="found 3 positive and 0 negative"):
+        modalities.auc(scores[:3], [True] * 3)
+
+
+def test_the_predictor_takes_sentences_tokens_and_pictures(data, settings):
+    chosen = maf.Settings(**{**vars(settings), "text_layers": 1})
+    model = maf.build(maf.context(data), chosen)
+    predictor = maf.Predictor(model, maf.context(data), chosen, {})
+    found = predictor.inspect("@ann_b in São Paulo-Rio! 我在 http://t.co/x", data.test.examples[1].image)
+    assert found["tokens"] == ["@ann_b", "in", "São", "Paulo-Rio", "!", "我", "在", "http://t.co/x"]
+    assert found["attention"].shape == (8, 4) and found["gate"].shape == (8,) and 0 < found["matching"] < 1
+    assert predictor.inspect(["Rio"])["matching"] is None
+    model.crf.transitions.data.zero_(), model.W_y.weight.data.zero_()
+    model.W_y.bias.data = torch.tensor([0.0, 0, 0, 9, 0])  # everything is a person
+    table = predictor("Ann , Bo")
+    assert table["entity"].tolist() == ["Ann", ",", "Bo"] and set(table["type"]) == {"PER"}
+    with pytest.raises(ValueError, match="found no token in '  '"):
+        predictor("  ")
