@@ -67,7 +67,9 @@ def pictures(
 ) -> plt.Figure:
     """A grid of pictures: each a (picture, caption, colour of its frame)."""
     columns = max(map(len, rows))
-    size = (side * columns, (side + 0.35) * len(rows))
+    lines = max(len(_wrapped(caption)) for row in rows for _, caption, _ in row)
+    below = max(0.35, 0.2 + 0.14 * lines)  # inches for the captions
+    size = (side * columns, (side + below) * len(rows))
     figure, grid = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
@@ -76,8 +78,12 @@ def pictures(
             _show(axes, picture, caption, colour)
         if row < len(row_titles):
             grid[row][0].set_title(row_titles[row], fontsize=9, loc="left", fontweight="bold")
-    figure.subplots_adjust(left=0.01, right=0.99, wspace=0.08, hspace=0.35)  # a title may be wider than its picture
+    figure.subplots_adjust(left=0.01, right=0.99, wspace=0.08, hspace=max(0.35, below / side))
     return figure
+
+
+def _wrapped(caption: str) -> list[str]:
+    return textwrap.wrap(caption, 26)
 
 
 def _show(axes: plt.Axes, picture: Picture, caption: str, colour: str) -> None:
@@ -85,7 +91,7 @@ def _show(axes: plt.Axes, picture: Picture, caption: str, colour: str) -> None:
         axes.imshow(open_picture(picture))
     axes.axis("on")
     axes.set(xticks=[], yticks=[])
-    axes.set_xlabel("\n".join(textwrap.wrap(caption, 26)), fontsize=8)
+    axes.set_xlabel("\n".join(_wrapped(caption)), fontsize=8)
     for spine in axes.spines.values():
         spine.set(visible=True, color=colour, linewidth=3)
 

@@ -1,7 +1,8 @@
 """Posts whose tokens carry BIO tags, each with its picture: Twitter-2015, Twitter-2017, and any data in their format.
 
 A line `IMGID:n` begins a post, then one `token<TAB>tag` a line; a blank line, or the next IMGID, ends it. Its picture
-is n.jpg, n.jpeg or n.png in the folder images/ or, as UMT and MAF name it, <corpus>_images/.
+is n.jpg, n.jpeg or n.png in the folder images/ or, as UMT and MAF name it, <corpus>_images/. Where the posts lie beside
+that folder in one of their own, <corpus>/, as UMT and MAF keep them, the root is the folder of both.
 """
 
 import os
@@ -53,7 +54,7 @@ def load(name: str, root: str | Path | None, limit: int | None = None) -> Corpus
     if limit is not None and limit < 1:
         raise malformed("limit", str(limit), "at least 1 training post")
     root = data_folder(root, EXPECTED)
-    found = [_read(root, names) for names in FILES.values()]
+    found = [_read(root, name, files) for files in FILES.values()]
     splits = [[post for post in posts if post.tagged] for posts in found]
     imgids = [post.imgid for posts in splits for post in posts]
     train, dev, test = _examples(root, name, splits)
@@ -67,11 +68,11 @@ def load(name: str, root: str | Path | None, limit: int | None = None) -> Corpus
     return Corpus(name, train, dev, test, fingerprint(train, dev, test), notes)
 
 
-def _read(root: Path, names: tuple[str, ...]) -> list[_Post]:
+def _read(root: Path, name: str, files: tuple[str, ...]) -> list[_Post]:
     """The posts of one split in the order of its file, also those without tokens; at least one has some."""
-    path = find_file(root, *names)
+    path = find_file(root, *files, *(f"{name}/{file}" for file in files))
     if path is None:
-        raise malformed(root, f"no {' or '.join(names)}", f"a folder with {EXPECTED}")
+        raise malformed(root, f"no {' or '.join(files)}", f"a folder with {EXPECTED}")
     posts, post = [], None
     for where, line in read_lines(path):
         if line.startswith(IMGID):

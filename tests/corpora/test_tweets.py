@@ -209,6 +209,14 @@ def test_pictures_in_either_folder_and_format(tmp_path, folder, suffix):
     assert load("conll-images", root).test[0].image == root / folder / f"9{suffix}"
 
 
+def test_posts_may_lie_in_their_own_folder_beside_the_pictures(tmp_path):
+    write(write_pictures(tmp_path, "twitter2015_images") / "twitter2015")
+    root = tmp_path.resolve()
+    assert load("twitter2015", root).test[0].image == root / "twitter2015_images/9.jpg"
+    with pytest.raises(DataError, match="found no train.txt, expected a folder with train.txt, valid.txt or dev.txt"):
+        load("twitter2017", root)
+
+
 def test_an_imgid_may_name_a_folder(root):
     (root / "images/2017").mkdir()
     shutil.copy(root / "images/9.jpg", root / "images/2017/1.jpg")
