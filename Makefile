@@ -27,6 +27,9 @@ student: setup         ## copies without solutions in student/
 bench: setup           ## the speed figures of the README
 	$(BIN)/python tests/benchmarks/bench_retrieval.py
 	$(BIN)/python tests/benchmarks/bench_training.py
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python tests/benchmarks/bench_crf.py
+	$(BIN)/python tests/benchmarks/bench_buckets.py --posts 640
 
 setup: .venv/installed
 

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-import torch
-from torch import Tensor, nn
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from lib.layers.crf import LinearChainCRF  # noqa: E402
+from lib.layers.crf import LinearChainCRF  # noqa: E402  before torch: lib sets how its threads wait
+
+import torch  # noqa: E402  isort: skip
+from torch import Tensor, nn  # noqa: E402  isort: skip
 
 CALLS = 5
 
