@@ -38,7 +38,7 @@ def bootstrap(summands: np.ndarray, seed: int = 0, draws: int = 2000) -> np.ndar
     count = summands.shape[1]
     times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)  # (draws, U)
     sums = np.einsum("du,suk->dsk", times, summands, optimize=True)  # (draws, S, 2)
-    return 100 * (sums[..., 0] / sums[..., 1]).mean(1)
+    return 100 * (sums[..., 0] / np.maximum(sums[..., 1], 1e-9)).mean(1)  # nothing over nothing is nothing
 
 
 def interval(draws: np.ndarray) -> tuple[float, float]:

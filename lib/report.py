@@ -53,11 +53,11 @@ def _paper_says(claims: pd.DataFrame, variant: str) -> dict[str, str]:
 
 
 def _one_line(claim: pd.Series) -> str:
-    """A claim's numbers: 18.0 / 40.9 / 55.0 | 12.5 / 37.0 / 51.5, a group for each first word of the metrics."""
+    """A claim's numbers: 18.0 / 40.9 / 55.0 | 12.5 / 37.0 / 51.5, a group for each first word of longer names."""
     groups = defaultdict(list)
     for metric in claim.index.difference(NOT_METRICS, sort=False):
         if not metric.endswith("median"):
-            groups[metric.split()[0]].append(f"{claim[metric]:.1f}")
+            groups[" ".join(metric.split()[:-1])].append(f"{claim[metric]:.1f}")
     return " | ".join(" / ".join(values) for values in groups.values())
 
 
@@ -66,7 +66,7 @@ def claims_table(runs: pd.DataFrame, paper: str, dataset: str) -> pd.DataFrame:
     module, rows = paper_module(paper), []
     for claim in published(paper, dataset).to_dict("records"):
         results = _results(runs, claim["variant"])
-        for metric in [name for name in claim if name in module.OUTCOMES]:
+        for metric in [name for name in claim if name in module.OUTCOMES and pd.notna(claim[name])]:
             said = {"claim": claim["row"], "metric": metric, "published": claim[metric]}
             source = {"source": claim["source"], "we know it from": claim["sure"]}
             rows.append(said | _ours(module, results, metric, claim[metric]) | source)

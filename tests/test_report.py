@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from lib import claims, experiment, plots, report
+from lib.papers import maf, vse
 from lib.papers.vse import OUTCOMES, VARIANTS
 
 METRICS = ["i2t R@1", "t2i R@1", "rsum"]
@@ -53,6 +54,26 @@ def test_claims_get_verdicts(runs):
     assert set(table.loc[table["claim"].str.startswith("released"), "verdict"]) == {"not run"}
 
 
+def test_what_a_paper_did_not_measure_is_no_claim(runs, monkeypatch):
+    row = {"variant": "lstm", "source": "a paper", "sure": "source"}
+    rows = pd.DataFrame([{**row, "row": "one", "i2t R@1": 5.0}, {**row, "row": "all", "i2t R@1": 6.0, "t2i R@1": 7.0}])
+    monkeypatch.setattr(report, "published", lambda paper, dataset: rows)
+    table = report.claims_table(runs, "vse", "flickr8k")
+    assert list(zip(table["claim"], table["metric"], strict=True)) == [
+        ("one", "i2t R@1"),
+        ("all", "i2t R@1"),
+        ("all", "t2i R@1"),
+    ]
+
+
+@pytest.mark.parametrize("numbers, line", [
+    ({"P": 71.9, "R": 75.1, "F1": 73.4, "F1 PER": 84.7, "F1 LOC": 81.2}, "71.9 / 75.1 / 73.4 | 84.7 / 81.2"),
+    ({"i2t R@1": 18.0, "i2t median": 8, "t2i R@1": 12.5}, "18.0 | 12.5"),
+])  # fmt: skip
+def test_a_published_row_on_one_line(numbers, line):
+    assert report._one_line(pd.Series({"row": "a", "variant": "b", "source": "c", "sure": "copy", **numbers})) == line
+
+
 def summands(hits: np.ndarray) -> np.ndarray:
     return np.stack([hits, np.ones(hits.shape)], axis=-1)
 
@@ -66,6 +87,10 @@ def test_the_bootstrap_is_the_plain_one():
         chosen = random.integers(0, 30, 30)
         plain.append(100 * np.mean([units[s, chosen, 0].sum() / units[s, chosen, 1].sum() for s in range(2)]))
     assert claims.interval(draws) == pytest.approx(claims.interval(plain), rel=0.03)
+
+
+def test_nothing_of_nothing_is_nothing():
+    assert claims.bootstrap(np.zeros((3, 10, 2))).tolist() == [0.0] * 2000
 
 
 @pytest.mark.parametrize("value, expected", [(50, "reproduced"), (30, "above"), (70, "not reproduced")])
@@ -95,9 +120,14 @@ def test_comparisons_need_both_sides(runs):
 
 
 def test_published_claims_are_complete():
-    for claim in claims.comparisons("vse"):
-        assert {claim["above"], claim["below"]} <= set(VARIANTS) and set(claim["metrics"]) <= set(OUTCOMES)
-
+    for module in (vse, maf):
+        for claim in claims.comparisons(module.__name__.rpartition(".")[2]):
+            assert {claim["above"], claim["below"]} <= set(module.VARIANTS)
+            assert set(claim["metrics"]) <= set(module.OUTCOMES)
+    for dataset in ("twitter2015", "twitter2017"):
+        rows = claims.published("maf", dataset)
+        assert set(rows["variant"]) <= set(maf.VARIANTS) and rows[["P", "R", "F1"]].notna().all().all()
+        assert set(rows["sure"]) <= {"source", "copy", "memory"}
     for dataset in ("flickr8k", "flickr30k", "coco"):
         rows = claims.published("vse", dataset)
         assert set(rows["variant"]) <= set(VARIANTS)

@@ -45,7 +45,7 @@ def facts():
 def test_splits_are_sequences_of_tagged_posts(corpus):
     post = corpus.train[17]
     assert isinstance(post, TaggedPost) and post.id == "train-17"
-    assert corpus.describe()["examples"].tolist() == [3000, 300, 800]
+    assert corpus.describe()["examples"].tolist() == [6000, 300, 800]
     assert len(load(limit=7).train) == 7 and load(limit=7).train[5] == corpus.train[5]
 
 
@@ -263,8 +263,8 @@ def test_where_a_thing_stands_does_not_tell_its_name(facts):
 
 def test_each_picture_is_shown_once(corpus):
     shown = [split.scene(i) for split in (corpus.train, corpus.dev, corpus.test) for i in range(len(split))]
-    assert len(set(shown)) == len(shown) == 4100
-    assert set(shown[:3000]) == {corpus.train.own_scene(i) for i in range(3000)}
+    assert len(set(shown)) == len(shown) == 7100
+    assert set(shown[:6000]) == {corpus.train.own_scene(i) for i in range(6000)}
 
 
 def test_pictures_are_drawn_with_things_inside_and_apart(corpus):

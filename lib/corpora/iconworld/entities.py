@@ -138,7 +138,7 @@ def _paint(nouns: list[str], rng: Random) -> list[tuple[str, str]]:
     return [(rng.choice(COLOURS), noun) for noun in nouns]
 
 
-def load(train: int = 3000, dev: int = 300, test: int = 800, seed: int = 0, limit: int | None = None) -> Corpus:
+def load(train: int = 6000, dev: int = 300, test: int = 800, seed: int = 0, limit: int | None = None) -> Corpus:
     """The corpus `iconworld-entities` with so many posts a split, made on demand.
 
     `limit` keeps the first posts of the training split, as it does for files.
