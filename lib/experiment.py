@@ -199,16 +199,23 @@ def fingerprint(content: Mapping) -> str:
 def code_fingerprint(paper: str) -> str:
     """A hash of the modules that a paper's runs pass through, blind to comments, docstrings and layout.
 
-    Corpora are left out: a run's key holds the fingerprint of the data that they gave.
+    Corpora are left out, and so are the paper's profiles and variants, the dictionaries of its module: a run's key
+    holds the fingerprint of the data that the ones gave, and the settings that the others made.
     """
-    trees, todo = {}, [f"lib.papers.{paper}", "lib.experiment"]
+    own = f"lib.papers.{paper}"
+    trees, todo = {}, [own, "lib.experiment"]
     while todo:
         name = todo.pop()
         if name not in trees and not name.startswith("lib.corpora") and (path := _source(name)):
             trees[name] = ast.parse(path.read_text(encoding="utf-8"))
             todo += _imports(trees[name])
+    trees[own].body = [node for node in trees[own].body if not _is_dictionary(node)]
     meanings = [ast.dump(_without_docstrings(trees[name])) for name in sorted(trees)]
     return hashlib.sha256("".join(meanings).encode()).hexdigest()[:16]
+
+
+def _is_dictionary(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)
 
 
 def _source(module: str) -> Path | None:

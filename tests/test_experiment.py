@@ -210,6 +210,11 @@ def test_the_code_fingerprint_sees_code_only(tmp_path, monkeypatch):
     edits["training.py"] = lambda source: source.replace("BUCKET = 32", "BUCKET = 33")
     assert code_fingerprint("vse") != before
     edits.clear()
+    edits["vse.py"] = lambda source: source.replace('"small": {"epochs": 8', '"small": {"epochs": 9')
+    source = read_text(ROOT / "lib/papers/vse.py")
+    assert edits["vse.py"](source) != source
+    assert code_fingerprint("vse") == before  # a profile is in the run's settings
+    edits.clear()
     edits["ranking.py"] = lambda source: source + "\nx = 1\n"  # two imports away
     assert code_fingerprint("vse") != before
 
