@@ -70,11 +70,12 @@ PROFILES = {
     "smoke": {
         **SCHEDULE,
         **{"epochs": 3, "batch_size": 16, "learning_rate": 2e-4, "text_layers": 2, "longest": 64},
-        **{"train_limit": 500, "image_size": 128},
+        **{"train_limit": 500, "image_size": 128, "alpha": 1.0, "beta": 1.0},
     },
     "small": {
         **SCHEDULE,
-        **{"epochs": 8, "batch_size": 32, "learning_rate": 2e-4, "text_layers": 3, "longest": 64},
+        **{"epochs": 8, "batch_size": 32, "learning_rate": 2e-4, "text_layers": 2, "longest": 64},
+        **{"image_size": 128, "alpha": 1.0, "beta": 1.0},
     },
     "paper": {**SCHEDULE, "epochs": 6, "batch_size": 16, "learning_rate": 1e-4},
 }
