@@ -91,7 +91,7 @@ def _show(axes: plt.Axes, picture: Picture, caption: str, colour: str) -> None:
         axes.imshow(open_picture(picture))
     axes.axis("on")
     axes.set(xticks=[], yticks=[])
-    axes.set_xlabel("\n".join(_wrapped(caption)), fontsize=8)
+    axes.set_xlabel("\n".join(_wrapped(caption)), fontsize=8, parse_math=False)  # "$" is money
     for spine in axes.spines.values():
         spine.set(visible=True, color=colour, linewidth=3)
 
@@ -139,7 +139,8 @@ def shaded_tokens(rows: Sequence[tuple[Sequence[str], Sequence[float], Sequence[
         for token, end, shade, value, tag in zip(tokens, ends, shades, values, tags, strict=True):
             centre = (end - len(token) / 2 - 0.8) / max(90, ends[-1])
             box = {"boxstyle": "round,pad=0.25", "facecolor": plt.cm.YlOrBr(0.75 * shade), "linewidth": 0}
-            axes.text(centre, 0.5, token, ha="center", va="center", family="DejaVu Sans Mono", fontsize=8, bbox=box)
+            mono = {"family": "DejaVu Sans Mono", "fontsize": 8, "parse_math": False}
+            axes.text(centre, 0.5, token, ha="center", va="center", bbox=box, **mono)
             axes.text(centre, 0.12, f"{value:.2f}", ha="center", va="center", fontsize=6, color=NEUTRAL)
             if tag != "O":
                 colour = TYPE_COLOURS.get(tag[2:], NEUTRAL)
@@ -159,7 +160,7 @@ def looked_at(rows: Sequence[tuple[Picture, Sequence[str], np.ndarray]], side: f
         image = open_picture(picture)
         for axes, token, weights in zip(panels, ("", *tokens), (None, *attention), strict=False):
             axes.imshow(image)
-            axes.set_title(token, fontsize=9)
+            axes.set_title(token, fontsize=9, parse_math=False)
             if weights is not None:
                 cells = int(round(len(weights) ** 0.5))
                 extent = (0, image.width, image.height, 0)

@@ -13,6 +13,7 @@ from lib.encoders.cache import Features
 from lib.metrics import entities
 from lib.papers import tagging
 from lib.papers.tagging import Split, TaggingData
+from lib.precision import device
 
 
 def kinds(data: TaggingData) -> dict[str, np.ndarray]:
@@ -47,15 +48,17 @@ def judged(folder: str | Path, data: TaggingData) -> pd.DataFrame:
     On IconWorld some pictures are another post's. Elsewhere each post is judged twice, with its picture and with that
     of the next post that has one; empty where there are no pictures.
     """
-    own = kinds(data).get("its own picture")
+    matching, own = experiment.predictions(Path(folder))["matching"], kinds(data).get("its own picture")
     if own is not None:
-        return pd.DataFrame({"matching": experiment.predictions(Path(folder))["matching"], "own": own})
+        return pd.DataFrame({"matching": matching, "own": own})
     present = data.test.features.present.numpy()
     if not present.any():
         return pd.DataFrame({"matching": [], "own": []})
-    model = predict.load(folder).model
-    shown = [tagging.predict(model, split)["matching"][present] for split in (data.test, exchanged(data.test))]
-    return pd.DataFrame({"matching": np.concatenate(shown), "own": np.repeat([True, False], present.sum())})
+    predictor = predict.load(folder)
+    test = tagging.load(predictor.settings).test  # as this run saw it: its padding, its batch-norm
+    other = tagging.predict(predictor.model.to(device()), exchanged(test))["matching"]
+    shown = np.concatenate([matching[present], other[present]])
+    return pd.DataFrame({"matching": shown, "own": np.repeat([True, False], present.sum())})
 
 
 def exchanged(split: Split) -> Split:
