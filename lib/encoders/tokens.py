@@ -12,7 +12,7 @@ from lib.encoders.text import encoder_key, load_tokenizer, new_encoder
 from lib.encoders.words import PAD, UNKNOWN, pad
 
 CHARACTERS = "characters"  # in place of an encoder's name: one that is trained from scratch, for any script
-CHARACTER_SIZES = {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
+CHARACTER_SIZES = {"hidden_size": 192, "num_hidden_layers": 2, "num_attention_heads": 6, "intermediate_size": 768}
 SENTENCE_ENDS = frozenset(".!?…。！？؟।")
 
 
@@ -32,10 +32,12 @@ class TokenReader:
     """Posts as windows of at most `longest` pieces, special ones included, for the text encoder called `name`.
 
     "characters" needs no pretrained encoder: its pieces are the characters of `characters`, index 0 pads, 1 is every
-    other one, 2 begins and 3 ends a window.
+    other one, 2 begins and 3 ends a window. Raises ValueError for a `longest` that has no room for a piece.
     """
 
     def __init__(self, name: str, longest: int = 128, characters: Sequence[str] = ()):
+        if longest < 3:
+            raise ValueError(f"longest is {longest}, expected at least 3: a piece between the two special ones")
         self.name, self.longest = name, longest
         self.characters = {character: i for i, character in enumerate(characters)}
         if name == CHARACTERS:

@@ -70,7 +70,7 @@ def test_characters_serve_any_script_without_an_encoder():
     assert spelled == ["<begin>", "巴", "黎", "在", "<unk>", "<unk>", "<end>"]
     assert windows[0].first == (1, 3, 4)
     states = token_encoder(CHARACTERS, characters)(input_ids=torch.tensor([windows[0].pieces])).last_hidden_state
-    assert states.shape == (1, 7, 256)
+    assert states.shape == (1, 7, 192)
 
 
 def test_rare_characters_are_not_learned():
@@ -81,6 +81,11 @@ def test_an_encoder_can_be_its_first_layers():
     whole, part = token_encoder("minilm"), token_encoder("minilm", layers=2)
     assert len(part.encoder.layer) == 2 and len(whole.encoder.layer) == 6
     part.load_state_dict({k: v for k, v in pretrained("minilm")[1].state_dict().items() if k in part.state_dict()})
+
+
+def test_a_window_without_room_is_refused():
+    with pytest.raises(ValueError, match="longest is 2, expected at least 3"):
+        TokenReader(CHARACTERS, 2)
 
 
 def test_an_unknown_encoder_is_named(tmp_path):

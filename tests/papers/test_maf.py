@@ -38,8 +38,9 @@ def test_every_variant_trains_and_can_be_tried(variant, settings, tmp_path):
         assert found["matching"] == pytest.approx(said["matching"][1].item(), abs=0.02)
 
 
-def test_characters_are_learned_from_nothing_and_kept_with_the_run(settings, tmp_path):
-    result = run("text", {**settings, "text_encoder": "characters"}, tmp_path)
+@pytest.mark.parametrize("variant", ["text", "full"])
+def test_characters_are_learned_from_nothing_and_kept_with_the_run(variant, settings, tmp_path):
+    result = run(variant, {**settings, "text_encoder": "characters"}, tmp_path)
     stored = json.loads((result.folder / "context.json").read_text())
     assert {"A", "R", "."} < set(stored["characters"]) and stored["labels"][0] == "O"
     assert predict.load(result.folder).inspect("Rio!")["tokens"] == ["Rio", "!"]
