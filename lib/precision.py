@@ -37,7 +37,8 @@ def mixed_precision(precision: str) -> str:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Blocks are so small that threads sharing one mostly wait for each other, ten times as long on a busy machine."""
+    """A context for steps so small that threads sharing one mostly wait for each other, ten times as long on a busy
+    machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

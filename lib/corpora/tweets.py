@@ -9,7 +9,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from lib.corpora.files import (
     read_lines,
     resolve_picture,
 )
-from lib.corpora.types import Corpus, TaggedPost
+from lib.corpora.types import Corpus, TaggedPost, stray_tags
 
 FILES = {"train": ("train.txt",), "dev": ("valid.txt", "dev.txt"), "test": ("test.txt",)}
 PICTURES = ("images", "{name}_images")
@@ -63,7 +63,7 @@ def load(name: str, root: str | Path | None, limit: int | None = None) -> Corpus
         "missing pictures": count_missing(train + dev + test),
         "posts without tokens": sum(map(len, found)) - len(imgids),
         "repeated IMGIDs": len(imgids) - len(set(imgids)),
-        "I- after O or another type": sum(_strays(post) for post in train + dev + test),
+        "I- after O or another type": sum(stray_tags(post) for post in train + dev + test),
     }
     return Corpus(name, train, dev, test, fingerprint(train, dev, test), notes)
 
@@ -124,8 +124,3 @@ def _examples(root: Path, name: str, splits: list[list[_Post]]) -> Iterator[tupl
 def _picture(root: Path, folders: list[str], imgid: str, where: str) -> Path | None:
     names = (os.path.join(folder, imgid + suffix) for folder, suffix in product(folders, SUFFIXES))
     return next(filter(None, (resolve_picture(root, name, where) for name in names)), None)
-
-
-def _strays(post: TaggedPost) -> int:
-    """How many I- tags follow no tag of their type."""
-    return sum(tag[0] == "I" and tag[1:] != before[1:] for before, tag in pairwise(("O", *post.tags)))

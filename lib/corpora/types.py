@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -91,10 +91,14 @@ def _counts(split: Sequence) -> dict[str, int]:
         counts["captions"] = sum(len(example.captions) for example in split)
     if len(split) and isinstance(split[0], TaggedPost):
         counts["tokens"] = sum(len(example.tokens) for example in split)
-        # an entity begins at B-, and leniently at an I- that does not continue one of its type
-        steps = chain.from_iterable(pairwise(("O", *example.tags)) for example in split)
-        counts["entities"] = sum(tag[0] == "B" or tag[0] == "I" and tag[1:] != before[1:] for before, tag in steps)
+        begun = sum(tag[0] == "B" for example in split for tag in example.tags)
+        counts["entities"] = begun + sum(stray_tags(example) for example in split)  # a stray I- begins one, leniently
     return counts
+
+
+def stray_tags(post: TaggedPost) -> int:
+    """How many I- tags of a post follow no tag of their type."""
+    return sum(tag[0] == "I" and tag[1:] != before[1:] for before, tag in pairwise(("O", *post.tags)))
 
 
 def open_picture(picture: str | Path | Drawing | Image.Image) -> Image.Image:

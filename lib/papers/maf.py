@@ -32,7 +32,8 @@ MONITOR = "F1"  # lenient and over all types, chosen on dev as the authors do
 
 @dataclass(frozen=True)
 class Settings(TaggingSettings):
-    """The model and its losses, as in the paper by default; what it leaves open is as in the released code."""
+    """The model and its losses; where a default is not the paper's, its line says so. What the paper leaves open is
+    as in the released code, but for the rates and the share of swapped posts, chosen here."""
 
     tagger: str = "crf"  # or "softmax", each token by itself
     image: bool = True
@@ -40,7 +41,7 @@ class Settings(TaggingSettings):
     alignment: bool = True  # CA
     gate: bool = True
     text_layers: int | None = None  # the encoder's first ones, all if None
-    train_embeddings: bool = False  # of word pieces; left alone a step is a third faster, and as good
+    train_embeddings: bool = False  # of word pieces, half of MiniLM's weights; the paper trains them
     heads: int = 12
     dropout: float = 0.1
     head_rate: float = 1e-3  # learning rate of what is not pretrained
@@ -140,7 +141,8 @@ class Predictor:
     def inspect(self, text: str | Sequence[str], image=None) -> dict:
         """How the tagger came to its `tags` of the `tokens`: `matching`, how likely the picture belongs to them; the
         mean `gate` of each token [n]; and where in the picture each looks, `attention` [n, R]. What a model does not
-        have, or has no picture for, is None."""
+        have, or has no picture for, is None. A picture alone has no batch: "released" models too see it normalised by
+        their network's own statistics."""
         tokens = _TOKEN.findall(text) if isinstance(text, str) else list(text)
         if not tokens:
             raise ValueError(f"found no token in {text!r}, expected a sentence")

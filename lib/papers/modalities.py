@@ -12,7 +12,7 @@ from lib.corpora.iconworld.entities import decided_by, matched
 from lib.encoders.cache import Features
 from lib.metrics import entities
 from lib.papers import tagging
-from lib.papers.tagging import Split, TaggingData
+from lib.papers.tagging import RATIOS, Split, TaggingData
 from lib.precision import device
 
 
@@ -33,13 +33,10 @@ def by_kind(runs: pd.DataFrame, data: TaggingData) -> pd.DataFrame:
         said = experiment.predictions(Path(run["folder"]))
         counts = entities.counts(said["gold"], said["said"])  # [N, 3]
         for kind, mask in masks.items():
-            correct, found, gold = counts[mask].sum(0)
-            rows.append({"variant": run["variant"], "seed": run["seed"], "kind": kind, "F1": _f1(correct, found, gold)})
+            above, below = np.array(RATIOS["F1"]) @ counts[mask].sum(0)
+            score = 100 * above / max(1, below)
+            rows.append({"variant": run["variant"], "seed": run["seed"], "kind": kind, "F1": score})
     return pd.DataFrame(rows, columns=["variant", "seed", "kind", "F1"])
-
-
-def _f1(correct: int, found: int, gold: int) -> float:
-    return 200 * correct / max(1, found + gold)
 
 
 def judged(folder: str | Path, data: TaggingData) -> pd.DataFrame:
