@@ -178,22 +178,21 @@ class ImageEncoder:
         keys = [_view_keys(picture, views) for picture in pictures]  # N lists of V keys
         keys = _with_company(keys) if self.batch_norm == "train" else keys
         known = store.positions()
-        todo = {
+        shown = {
             key: (picture, view)
             for picture, picture_keys in zip(pictures, keys, strict=True)
             for view, key in zip(views, picture_keys, strict=True)
-            if key and key not in known
+            if key and (key not in known or self.batch_norm == "train")
         }
-        self._encode_into(store, todo)
+        todo = [batch for batch in _batches(list(shown)) if not known.keys() >= set(batch)]
+        self._encode_into(store, todo, shown)
         positions = store.positions() if todo else known
         return Features(store.rows(), np.array([[positions.get(k, -1) for k in row] for row in keys], np.int64))
 
-    def _encode_into(self, store: FeatureCache, todo: dict[bytes, tuple[Picture, str]]) -> None:
-        keys = list(todo)
-        batches = [keys[i : i + BATCH] for i in range(0, len(keys), BATCH)]
+    def _encode_into(self, store: FeatureCache, batches: list[list[bytes]], wanted: dict) -> None:
         with ThreadPoolExecutor(2) as pool:  # pictures are decoded while the network computes
             for batch in batches:
-                shown = list(pool.map(lambda key: self._shown(*todo[key]), batch))
+                shown = list(pool.map(lambda key: self._shown(*wanted[key]), batch))
                 good = [i for i, pixels in enumerate(shown) if pixels is not None]
                 if good:
                     rows = self.encode(torch.stack([shown[i] for i in good]))
@@ -228,10 +227,14 @@ def _view_keys(picture: Picture, views: Sequence[str]) -> list[bytes]:
 def _with_company(keys: list[list[bytes]]) -> list[list[bytes]]:
     """Keys that change with the pictures encoded in the same batch."""
     distinct, found = list(dict.fromkeys(key for row in keys for key in row if key)), {}
-    for batch in (distinct[i : i + BATCH] for i in range(0, len(distinct), BATCH)):
+    for batch in _batches(distinct):
         company = b"".join(batch)
         found |= {key: hashlib.sha256(key + company).digest() for key in batch}
     return [[found.get(key, b"") for key in row] for row in keys]
+
+
+def _batches(keys: list[bytes]) -> list[list[bytes]]:
+    return [keys[i : i + BATCH] for i in range(0, len(keys), BATCH)]
 
 
 def check_weights(path: Path, sha256: str) -> None:

@@ -47,12 +47,20 @@ def load_tokenizer(name: str):
 
 
 def new_encoder(name: str, layers: int | None = None) -> nn.Module:
-    """An encoder of the architecture called `name`, with random weights and only its first `layers`, if told so."""
+    """An encoder of the architecture called `name`, in float32, with random weights, all its layers or its first ones.
+
+    Raises ValueError for more layers than it has.
+    """
     from transformers import AutoConfig, AutoModel
 
     config = _loaded(AutoConfig, name)
+    if layers is not None and not 1 <= layers <= config.num_hidden_layers:
+        raise ValueError(f"text_layers is {layers}, expected 1 to {config.num_hidden_layers}, those of {name!r}")
     config.num_hidden_layers = layers or config.num_hidden_layers
-    return AutoModel.from_config(config, add_pooling_layer=False)
+    try:
+        return AutoModel.from_config(config, dtype=torch.float32, add_pooling_layer=False)
+    except TypeError:  # DistilBERT, ELECTRA and DeBERTa never have one
+        return AutoModel.from_config(config, dtype=torch.float32)
 
 
 def _loaded(kind, name: str, **options):

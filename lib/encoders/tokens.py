@@ -8,11 +8,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from lib.corpora.types import DataError
 from lib.encoders.text import encoder_key, load_tokenizer, new_encoder
 from lib.encoders.words import PAD, UNKNOWN, pad
 
 CHARACTERS = "characters"  # in place of an encoder's name: one that is trained from scratch, for any script
-CHARACTER_SIZES = {"hidden_size": 192, "num_hidden_layers": 2, "num_attention_heads": 6, "intermediate_size": 768}
+CHARACTER_SIZES = {
+    **{"hidden_size": 192, "num_hidden_layers": 2, "num_attention_heads": 6, "intermediate_size": 768},
+    "max_position_embeddings": 512,
+}
 SENTENCE_ENDS = frozenset(".!?…。！？؟।")
 
 
@@ -32,20 +36,24 @@ class TokenReader:
     """Posts as windows of at most `longest` pieces, special ones included, for the text encoder called `name`.
 
     "characters" needs no pretrained encoder: its pieces are the characters of `characters`, index 0 pads, 1 is every
-    other one, 2 begins and 3 ends a window. Raises ValueError for a `longest` that has no room for a piece.
+    other one, 2 begins and 3 ends a window. Raises ValueError for a `longest` that has no room for a piece or is more
+    than the encoder takes, DataError for an encoder whose texts do not begin and end with special pieces.
     """
 
     def __init__(self, name: str, longest: int = 128, characters: Sequence[str] = ()):
-        if longest < 3:
-            raise ValueError(f"longest is {longest}, expected at least 3: a piece between the two special ones")
         self.name, self.longest = name, longest
         self.characters = {character: i for i, character in enumerate(characters)}
         if name == CHARACTERS:
             self.padding, self.unknown, self.begin, self.end = range(4)
+            most = CHARACTER_SIZES["max_position_embeddings"]
         else:
             tokenizer = self.tokenizer = load_tokenizer(name)
             self.padding, self.unknown = tokenizer.pad_token_id, tokenizer.unk_token_id
-            self.begin, self.end = tokenizer.cls_token_id, tokenizer.sep_token_id
+            self.begin, self.end, most = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.model_max_length
+            if self.begin is None or self.end is None:
+                raise DataError(f"text encoder {name!r} has no pieces like [CLS] and [SEP], expected a BERT-like one")
+        if not 3 <= longest <= most:
+            raise ValueError(f"longest is {longest}, expected 3, a piece between the two special ones, to {most}")
 
     @property
     def identity(self) -> str:
@@ -67,7 +75,8 @@ class TokenReader:
             split = [[self.characters.get(character, self.unknown) for character in token] for token in tokens]
         else:
             words = [[token] for token in tokens]
-            split = self.tokenizer(words, is_split_into_words=True, add_special_tokens=False)["input_ids"]
+            as_text = {"add_special_tokens": False, "split_special_tokens": True}  # a token "[SEP]" ends nothing
+            split = self.tokenizer(words, is_split_into_words=True, **as_text)["input_ids"]
         return {token: ids[:room] or [self.unknown] for token, ids in zip(tokens, split, strict=True)}
 
     def _cut(self, post: int, tokens: Sequence[str], pieces: dict[str, list[int]]) -> Iterable[Window]:

@@ -29,7 +29,9 @@ class MAF(nn.Module):
     `settings` a `lib.papers.maf.Settings`.
 
     A batch: `pieces` (B, T) with the `mask` of the real ones, `first` (B, W) the tokens' first pieces with the mask
-    `tokens`, `image` (B, R, P) the regions, `present` (B,) which posts have a picture, `tags` (B, W).
+    `tokens`, `image` (B, R, P) the regions, `present` (B,) which posts have a picture, `tags` (B, W); for training also
+    `picture` (B,), which one that is: the parts of a long post have the same, and posts may share one.
+    Raises ValueError for a number of heads that the encoder's width cannot be shared among.
     """
 
     def __init__(self, text: nn.Module, picture_dim: int, labels: int, settings):
@@ -37,6 +39,8 @@ class MAF(nn.Module):
         d = text.config.hidden_size
         self.settings, self.text, self.drop = settings, text, nn.Dropout(settings.dropout)
         if settings.image:
+            if d % settings.heads:
+                raise ValueError(f"heads is {settings.heads}, expected a divisor of {d}, the text encoder's width")
             self.W_u = nn.Linear(picture_dim, d)
             self.missing = nn.Parameter(0.02 * torch.randn(d))  # stands for each region of a picture that is not there
             self.interaction = CrossAttention(d, settings.heads, settings.dropout)
@@ -67,7 +71,7 @@ class MAF(nn.Module):
         H, U, V = self.encode(**batch)
         seen = V  # what the tagger sees
         if s.matching:
-            rows, givers = self.swap(batch["present"])
+            rows, givers = self.swap(batch["present"], batch["picture"])
             V_swapped = self.interaction(H[rows], U[givers]) if s.swap == "pictures" else V[givers]
             V_all = V.index_copy(0, rows, V_swapped.to(V.dtype))
             losses["matching"] = s.alpha * self.matching_loss(H, V_all, rows, **batch)
@@ -93,22 +97,23 @@ class MAF(nn.Module):
             return H[:, 0]
         return (H * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
-    def alignment_loss(self, H: Tensor, U: Tensor, mask: Tensor, present: Tensor, **_) -> Tensor:
+    def alignment_loss(self, H: Tensor, U: Tensor, mask: Tensor, present: Tensor, picture: Tensor, **_) -> Tensor:
         """Both ways, each post's text among all texts and its picture among all pictures, by cosine."""
         T_c = normalize(self.text_head(self.summary(H, mask)).float(), dim=-1)  # (B, d)
         V_c = normalize(self.image_head(U.mean(1)).float(), dim=-1)  # (B, d)
-        T_c, V_c, present = gather(T_c), gather(V_c), gather(present)
+        T_c, V_c, present, picture = gather(T_c), gather(V_c), gather(present), gather(picture)
         with torch.autocast(T_c.device.type, enabled=False):
             scores = (T_c @ V_c.T)[present][:, present]  # (B', B')
             if not len(scores):
                 return scores.sum()
-            alone = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
-            return contrastive_loss(scores, alone, self.settings.temperature, self.settings.lambda_c)
+            same = picture[present][:, None] == picture[present]  # no picture is the negative of itself
+            return contrastive_loss(scores, same, self.settings.temperature, self.settings.lambda_c)
 
     # ---- CM ----
 
-    def swap(self, present: Tensor) -> tuple[Tensor, Tensor]:
-        """2k posts (2k,), and of each the one whose picture it gets: the first k and the last k exchange theirs."""
+    def swap(self, present: Tensor, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """2k posts (2k,), and of each the one whose picture it gets: the first k and the last k exchange theirs, but
+        for those that have the same. Each of several processes swaps among its own share of the batch."""
         count = len(present)
         k = int(self.settings.swap_share * count / 2)
         if self.settings.swap == "representations":  # as released: always the last ones, with a picture or without
@@ -116,7 +121,9 @@ class MAF(nn.Module):
         else:
             having = present.nonzero()[:, 0]
             rows = having[torch.randperm(len(having), device=present.device)[: 2 * min(k, len(having) // 2)]]
-        return rows, rows.roll(len(rows) // 2)
+        givers = rows.roll(len(rows) // 2)
+        other = picture[rows] != picture[givers]
+        return rows[other], givers[other]
 
     def match(self, H: Tensor, V: Tensor, mask: Tensor) -> Tensor:
         """Logits (B, 2) of "another's picture" and "its own", from the flattened pair [H ; V].

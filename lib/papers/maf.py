@@ -1,10 +1,10 @@
 """MAF as experiments: the paper's model, what each part of it gives, and the released code's habits."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+import regex
 import torch
 
 from lib.encoders.images import ImageEncoder, pixels
@@ -63,6 +63,8 @@ class Settings(TaggingSettings):
         needing = [name for name in ("matching", "alignment", "gate") if getattr(self, name)]
         if needing and not self.image:
             raise ValueError(f"found {needing[0]} without image, expected image, or neither")
+        if not 0 <= self.swap_share <= 1:
+            raise ValueError(f"swap_share is {self.swap_share}, expected a share, 0 to 1")
 
 
 CHOICES = {"sentence": ("mean", "cls"), "tagger": ("crf", "softmax"), "swap": ("pictures", "representations")}
@@ -120,7 +122,9 @@ def initialise(model: MAF, context: dict, settings: Settings) -> None:
 
 
 # Addresses whole, @names and #tags whole, Chinese and Japanese by characters, other words whole, punctuation alone.
-_TOKEN = re.compile(r"https?://\S+|[\u3040-\u30ff\u3400-\u9fff]|[@#]?\w+(?:['’-]\w+)*|[^\w\s]")
+_CHARACTER = r"\p{Han}\p{Hiragana}\p{Katakana}"
+_WORD = rf"[\w--[{_CHARACTER}]]+"
+_TOKEN = regex.compile(rf"https?://\S+|[{_CHARACTER}]|[@#]?{_WORD}(?:['’-]{_WORD})*|[^\w\s]", regex.VERSION1)
 
 
 class Predictor:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from lib import corpora
-from lib.corpora.types import Corpus, TaggedPost
+from lib.corpora.types import Corpus, DataError, TaggedPost
 from lib.encoders.cache import Features
 from lib.encoders.images import ImageEncoder
 from lib.encoders.tokens import CHARACTERS, TokenReader, characters_of
@@ -58,7 +58,8 @@ class Split:
         windows = [self.windows[i] for i in indices]
         posts = [window.post for window in windows]
         tags, _ = pad([self.tags[w.post][w.start : w.stop] for w in windows])
-        pictures = {"image": self.features[posts], "present": self.features.present[posts]}
+        picture = torch.from_numpy(self.features.positions[posts, 0])
+        pictures = {"image": self.features[posts], "picture": picture, "present": picture >= 0}
         return {"tags": tags, **pictures, **self.reader.batch(windows, self.pad_to)}
 
 
@@ -85,6 +86,8 @@ def load(settings: TaggingSettings) -> TaggingData:
 @lru_cache(maxsize=8)
 def _load(settings: TaggingSettings) -> TaggingData:
     corpus = corpora.load(settings.dataset, settings.data_dir, limit=settings.train_limit)
+    if not isinstance(corpus.train[0], TaggedPost):
+        raise DataError(f"corpus {settings.dataset!r} has no tags, expected one of posts whose tokens have some")
     spelled = settings.text_encoder == CHARACTERS
     characters = characters_of(post.tokens for post in corpus.train) if spelled else ()
     reader = TokenReader(settings.text_encoder, settings.longest, characters)

@@ -105,6 +105,29 @@ def test_batch_norm_in_training_mode_mixes_the_pictures_of_a_batch(photos, tmp_p
         ImageEncoder(batch_norm="training")
 
 
+def test_batches_that_mix_stay_the_same_after_a_kill(photos, tmp_path, monkeypatch):
+    """Also where a corrupt picture is in them, which is never kept and so is tried again."""
+    monkeypatch.setattr(images, "BATCH", 2)
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"not a picture")
+    mixing, pictures = ImageEncoder("lite0", "grid", 64, "train"), [broken, *photos]
+    encode = ImageEncoder.encode
+    with pytest.warns(UserWarning, match="broken.jpg"):
+        whole = mixing.features(pictures, cache=tmp_path / "whole")[[0, 1, 2, 3]]
+
+        def killed(self, batch):
+            if len(batch) == 2:  # the second batch
+                raise KeyboardInterrupt
+            return encode(self, batch)
+
+        monkeypatch.setattr(ImageEncoder, "encode", killed)
+        with pytest.raises(KeyboardInterrupt):
+            mixing.features(pictures, cache=tmp_path / "broken")
+        monkeypatch.setattr(ImageEncoder, "encode", encode)
+        assert torch.equal(mixing.features(pictures, cache=tmp_path / "broken")[[0, 1, 2, 3]], whole)
+    assert whole.flatten(1).any(1).tolist() == [False, True, True, True]
+
+
 def test_missing_and_corrupt_pictures_get_zeros(photos, encoder, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"not a picture")
     content = bytearray(photos[0].read_bytes())

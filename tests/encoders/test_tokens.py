@@ -4,10 +4,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, ElectraConfig, ElectraModel
 
 from lib.corpora import DataError
 from lib.encoders.text import load_tokenizer, pretrained
 from lib.encoders.tokens import CHARACTERS, TokenReader, characters_of, cuts, token_encoder
+from tests.encoders.test_text import save_tiny_bert
 
 POSTS = [["RT", "@user", ":", "Supercalifragilistic", "Jordan", "!"], ["我", "在", "巴黎", "。"], ["\u200d"]]
 
@@ -81,11 +83,38 @@ def test_an_encoder_can_be_its_first_layers():
     whole, part = token_encoder("minilm"), token_encoder("minilm", layers=2)
     assert len(part.encoder.layer) == 2 and len(whole.encoder.layer) == 6
     part.load_state_dict({k: v for k, v in pretrained("minilm")[1].state_dict().items() if k in part.state_dict()})
+    with pytest.raises(ValueError, match="text_layers is 7, expected 1 to 6, those of 'minilm'"):
+        token_encoder("minilm", layers=7)
+
+
+SMALL = {"vocab_size": 8, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+@pytest.mark.parametrize("config, kind", [
+    (BertConfig(**SMALL, intermediate_size=32, dtype="float16"), BertModel),
+    (ElectraConfig(**SMALL, intermediate_size=32, embedding_size=16), ElectraModel),
+    (DistilBertConfig(vocab_size=8, dim=16, n_layers=1, n_heads=2, hidden_dim=32), DistilBertModel),
+])  # fmt: skip
+def test_berts_kin_serve_too(config, kind, tmp_path):
+    folder = save_tiny_bert(tmp_path, 0)
+    kind(config).save_pretrained(folder)
+    reader, encoder = TokenReader(folder, 16), token_encoder(folder)
+    encoder.load_state_dict({k: v for k, v in pretrained(folder)[1].state_dict().items() if k in encoder.state_dict()})
+    batch = reader.batch(reader.windows([["a", "dog"], ["runs"]]))
+    states = encoder(input_ids=batch["pieces"], attention_mask=batch["mask"]).last_hidden_state
+    assert states.shape == (2, 4, 16) and states.dtype == torch.float32 and encoder.config.hidden_size == 16
 
 
 def test_a_window_without_room_is_refused():
-    with pytest.raises(ValueError, match="longest is 2, expected at least 3"):
+    with pytest.raises(ValueError, match="longest is 2, expected 3, a piece between the two special ones, to 512"):
         TokenReader(CHARACTERS, 2)
+    with pytest.raises(ValueError, match="longest is 600, expected 3, .*, to 512"):
+        TokenReader("minilm", 600)
+
+
+def test_a_token_that_looks_special_is_text():
+    (window,) = TokenReader("minilm").windows([["[SEP]", "[PAD]"]])
+    assert len(window.pieces) > 4 and set(window.pieces[1:-1]).isdisjoint({window.pieces[0], window.pieces[-1], 0})
 
 
 def test_an_unknown_encoder_is_named(tmp_path):

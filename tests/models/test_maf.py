@@ -32,7 +32,7 @@ def batch(missing: tuple[int, ...] = (), length: int = 9) -> dict[str, torch.Ten
     pieces = F.pad(pieces, (0, length - 9)) * mask
     return {
         **{"pieces": pieces, "mask": mask, "first": first, "tokens": tokens},
-        **{"image": image, "present": present, "tags": tags},
+        **{"image": image, "present": present, "picture": torch.arange(6).where(present, -1), "tags": tags},
     }
 
 
@@ -89,17 +89,30 @@ def test_padding_reaches_nothing_unless_pairs_are_padded():
 
 def test_swapped_posts_exchange_pictures_in_two_halves():
     maf = model()
-    rows, givers = maf.swap(torch.ones(6, dtype=torch.bool))
+    rows, givers = maf.swap(torch.ones(6, dtype=torch.bool), torch.arange(6))
     assert len(rows) == 4 and len(set(rows.tolist())) == 4  # 2k of a share of 0.7
     assert givers.tolist() == [*rows[2:].tolist(), *rows[:2].tolist()]
 
 
 def test_posts_without_picture_take_no_part_in_swaps():
-    present, maf = batch(missing=(0, 3, 4))["present"], model()
+    b, maf = batch(missing=(0, 3, 4)), model()
     for _ in range(5):
-        rows, givers = maf.swap(present)
+        rows, givers = maf.swap(b["present"], b["picture"])
         assert set(rows.tolist()) == set(givers.tolist()) <= {1, 2, 5} and len(rows) == 2
-    assert len(model().swap(torch.zeros(6, dtype=torch.bool))[0]) == 0
+    assert len(model().swap(torch.zeros(6, dtype=torch.bool), torch.full((6,), -1))[0]) == 0
+
+
+@pytest.mark.parametrize("swap", ["pictures", "representations"])
+def test_posts_that_share_a_picture_do_not_get_it_as_another(swap):
+    maf, shared = model(swap=swap, swap_share=1.0), torch.tensor([1, 1, 2, 1, 1, 2])
+    for _ in range(9):
+        rows, givers = maf.swap(torch.ones(6, dtype=torch.bool), shared)
+        assert (shared[rows] != shared[givers]).all() and len(rows) <= 4
+    everywhere = {**batch(), "picture": torch.zeros(6, dtype=torch.int64)}
+    losses = maf(**everywhere)
+    judged = maf.match(*maf.encode(**everywhere)[::2], everywhere["mask"])
+    assert losses["matching"].item() == pytest.approx(0.2 * F.cross_entropy(judged, torch.ones(6).long()).item())
+    assert losses["alignment"].item() == 0  # nothing is left that could be told apart
 
 
 def plain_matching_loss(maf, b, negatives: dict[int, int]):
@@ -119,7 +132,7 @@ def plain_matching_loss(maf, b, negatives: dict[int, int]):
 def test_matching_loss_sees_the_swapped_pictures(missing):
     maf, b = model(), batch(missing)
     torch.manual_seed(3)
-    rows, givers = maf.swap(b["present"])
+    rows, givers = maf.swap(b["present"], b["picture"])
     expected = plain_matching_loss(maf, b, dict(zip(rows.tolist(), givers.tolist(), strict=True)))
     torch.manual_seed(3)
     assert maf(**b)["matching"].item() == pytest.approx(maf.settings.alpha * expected.item(), rel=1e-4)
@@ -127,7 +140,7 @@ def test_matching_loss_sees_the_swapped_pictures(missing):
 
 def test_the_released_code_exchanges_what_the_last_posts_have_seen():
     maf, b = model(swap="representations"), batch()
-    rows, givers = maf.swap(b["present"])
+    rows, givers = maf.swap(b["present"], b["picture"])
     assert rows.tolist() == [2, 3, 4, 5] and givers.tolist() == [4, 5, 2, 3]
     H, _, V = maf.encode(**b)
     seen = V.clone()
@@ -207,7 +220,13 @@ def test_attention_is_where_tokens_look():
     ({"image": False}, "found matching without image"),
     ({"tagger": "crff"}, "tagger 'crff' is unknown, did you mean 'crf'"),
     ({"swap": "images"}, "swap 'images' is unknown"),
+    ({"swap_share": 1.5}, "swap_share is 1.5, expected a share"),
 ])  # fmt: skip
 def test_settings_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         Settings(**changes)
+
+
+def test_heads_share_the_width():
+    with pytest.raises(ValueError, match="heads is 5, expected a divisor of 24"):
+        model(heads=5)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lib.corpora import DataError
 from lib.metrics import entities
 from lib.papers import maf, modalities, tagging
 from lib.papers.tagging import TaggingSettings, load, outcomes, score
@@ -51,6 +52,7 @@ def test_long_posts_are_read_in_parts_that_keep_picture_and_tags(data):
     tags = [data.labels[tag] for row, shown in zip(batch["tags"], batch["tokens"], strict=True) for tag in row[shown]]
     assert tags == [tag for _, tag in LONG]
     assert torch.equal(batch["image"], train.features[[1, 1, 1]]) and batch["present"].all()
+    assert batch["picture"].unique().numel() == 1 and train.batch(range(5))["picture"].unique().numel() > 1
 
 
 def test_missing_pictures_are_marked(data):
@@ -101,6 +103,11 @@ def test_outcomes_of_posts_add_up_to_the_score(metric):
     assert 100 * above / max(1, below) == pytest.approx(expected)
 
 
+def test_a_corpus_without_tags_is_refused():
+    with pytest.raises(DataError, match="'iconworld-captions' has no tags"):
+        load(TaggingSettings(dataset="iconworld-captions"))
+
+
 def test_characters_need_no_encoder(settings):
     from dataclasses import replace
 
@@ -135,9 +142,9 @@ def test_the_predictor_takes_sentences_tokens_and_pictures(data, settings):
     chosen = maf.Settings(**{**vars(settings), "text_layers": 1})
     model = maf.build(maf.context(data), chosen)
     predictor = maf.Predictor(model, maf.context(data), chosen, {})
-    found = predictor.inspect("@ann_b in São Paulo-Rio! 我在 http://t.co/x", data.test.examples[1].image)
-    assert found["tokens"] == ["@ann_b", "in", "São", "Paulo-Rio", "!", "我", "在", "http://t.co/x"]
-    assert found["attention"].shape == (8, 4) and found["gate"].shape == (8,) and 0 < found["matching"] < 1
+    found = predictor.inspect("@ann_b in Sa\u0303o Paulo-Rio! X我々 http://t.co/x", data.test.examples[1].image)
+    assert found["tokens"] == ["@ann_b", "in", "Sa\u0303o", "Paulo-Rio", "!", "X", "我", "々", "http://t.co/x"]
+    assert found["attention"].shape == (9, 4) and found["gate"].shape == (9,) and 0 < found["matching"] < 1
     assert predictor.inspect(["Rio"])["matching"] is None
     model.crf.transitions.data.zero_(), model.W_y.weight.data.zero_()
     model.W_y.bias.data = torch.tensor([0.0, 0, 0, 9, 0])  # everything is a person
