@@ -130,23 +130,33 @@ def tagged(tokens: Sequence[str], tags: Sequence[str]) -> str:
 
 def shaded_tokens(rows: Sequence[tuple[Sequence[str], Sequence[float], Sequence[str]]], title: str) -> plt.Figure:
     """Sentences whose tokens are shaded by a value each, from the sentence's least to its greatest; the value stands
-    below, and a tag other than O above. A row: (tokens, values, tags)."""
-    figure, panels = plt.subplots(len(rows), 1, figsize=(11, 0.95 * len(rows) + 0.4), squeeze=False)
-    for axes, (tokens, values, tags) in zip(panels[:, 0], rows, strict=True):
+    below, and a tag other than O above. A row: (tokens, values, tags); a long sentence takes several lines."""
+    lines = [line for row in rows for line in _token_lines(*row)]
+    figure, panels = plt.subplots(len(lines), 1, figsize=(11, 0.95 * len(lines) + 0.4), squeeze=False)
+    for axes, line in zip(panels[:, 0], lines, strict=True):
         axes.axis("off")
-        ends = np.cumsum([len(token) + 1.6 for token in tokens])
-        shades = (np.asarray(values) - min(values)) / max(1e-9, max(values) - min(values))
-        for token, end, shade, value, tag in zip(tokens, ends, shades, values, tags, strict=True):
-            centre = (end - len(token) / 2 - 0.8) / max(90, ends[-1])
+        for x, token, shade, value, tag in line:
             box = {"boxstyle": "round,pad=0.25", "facecolor": plt.cm.YlOrBr(0.75 * shade), "linewidth": 0}
             mono = {"family": "DejaVu Sans Mono", "fontsize": 8, "parse_math": False}
-            axes.text(centre, 0.5, token, ha="center", va="center", bbox=box, **mono)
-            axes.text(centre, 0.12, f"{value:.2f}", ha="center", va="center", fontsize=6, color=NEUTRAL)
+            axes.text(x, 0.5, token, ha="center", va="center", bbox=box, **mono)
+            axes.text(x, 0.12, f"{value:.2f}", ha="center", va="center", fontsize=6, color=NEUTRAL)
             if tag != "O":
                 colour = TYPE_COLOURS.get(tag[2:], NEUTRAL)
-                axes.text(centre, 0.88, tag, ha="center", va="center", fontsize=7, color=colour, fontweight="bold")
+                axes.text(x, 0.88, tag, ha="center", va="center", fontsize=7, color=colour, fontweight="bold")
     figure.suptitle(title, fontweight="bold", fontsize=11)
     return figure
+
+
+def _token_lines(tokens: Sequence[str], values: Sequence[float], tags: Sequence[str], width: int = 90) -> list[list]:
+    """Lines of (x, token, shade, value, tag): `width` letters fill a line, x and the shade go from 0 to 1."""
+    shades = (np.asarray(values) - min(values)) / max(1e-9, max(values) - min(values))
+    lines, begin = [[]], 0.0
+    for token, *rest in zip(tokens, shades, values, tags, strict=True):
+        if lines[-1] and begin + len(token) > width:
+            lines, begin = [*lines, []], 0.0
+        lines[-1].append(((begin + len(token) / 2 + 0.8) / width, token, *rest))
+        begin += len(token) + 1.6
+    return lines
 
 
 def looked_at(rows: Sequence[tuple[Picture, Sequence[str], np.ndarray]], side: float = 2.0) -> plt.Figure:

@@ -1,6 +1,6 @@
 """Looking inside posts: what decides them, and whether a model notices a picture that is another post's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
 
@@ -30,13 +30,19 @@ def by_kind(runs: pd.DataFrame, data: TaggingData) -> pd.DataFrame:
     """Lenient F1 of each run (a row of `experiment.ablate`) on each kind of test post: variant, seed, kind, F1."""
     masks, rows = kinds(data), []
     for run in runs.to_dict("records"):
-        said = experiment.predictions(Path(run["folder"]))
-        counts = entities.counts(said["gold"], said["said"])  # [N, 3]
-        for kind, mask in masks.items():
-            above, below = np.array(RATIOS["F1"]) @ counts[mask].sum(0)
-            score = 100 * above / max(1, below)
-            rows.append({"variant": run["variant"], "seed": run["seed"], "kind": kind, "F1": score})
+        scores = f1_by_kind(experiment.predictions(Path(run["folder"])), masks)
+        of = {"variant": run["variant"], "seed": run["seed"]}
+        rows += [{**of, "kind": kind, "F1": scores[kind]} for kind in masks]
     return pd.DataFrame(rows, columns=["variant", "seed", "kind", "F1"])
+
+
+def f1_by_kind(said: Mapping, masks: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Lenient F1 in percent of what `tagging.predict` said, of all posts and of those of each mask [N]."""
+    counts, scores = entities.counts(said["gold"], said["said"]), {}  # [N, 3]
+    for kind, mask in {"all": slice(None), **masks}.items():
+        above, below = np.array(RATIOS["F1"]) @ counts[mask].sum(0)
+        scores[kind] = 100 * above / max(1, below)
+    return scores
 
 
 def judged(folder: str | Path, data: TaggingData) -> pd.DataFrame:

@@ -1,5 +1,8 @@
 """MAF: each part says what its equation says, read the plain way."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +10,7 @@ from transformers import BertConfig, BertModel
 
 from lib.models.maf import MAF
 from lib.papers.maf import TEXT_ONLY, Settings
+from lib.setup import ROOT
 
 D, P, K, LONGEST = 24, 10, 5, 12
 LENGTHS, TOKENS = [9, 6, 5, 7, 4, 9], [5, 4, 3, 5, 2, 6]
@@ -230,3 +234,34 @@ def test_settings_that_do_not_fit_are_refused(changes, message):
 def test_heads_share_the_width():
     with pytest.raises(ValueError, match="heads is 5, expected a divisor of 24"):
         model(heads=5)
+
+
+SHARED = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r})
+import lib, torch, torch.distributed as dist
+from tests.models.test_maf import batch, model
+torch.set_num_threads(1)
+
+def gradients(rows, **changes):
+    maf = model(**changes)
+    losses = maf(**{{name: value[rows] for name, value in batch((0, 3)).items()}})
+    sum(losses.values()).backward()
+    return losses, {{name: p.grad for name, p in maf.named_parameters()}}
+
+alone = gradients(slice(None), matching=False)[1]
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+shared = gradients(slice(rank, None, 2), matching=False)[1]
+for name, gradient in shared.items():
+    dist.all_reduce(gradient)
+    assert torch.allclose(gradient / 2, alone[name], atol=1e-5), name
+assert all(loss.isfinite() for loss in gradients(slice(rank, None, 2))[0].values())
+"""
+
+
+def test_two_processes_learn_from_all_pairs_of_their_batch(tmp_path):
+    script = tmp_path / "shared.py"
+    script.write_text(SHARED)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -84,6 +84,7 @@ def test_on_iconworld_scores_are_told_by_what_decides(tmp_path):
     result = run("text", settings, tmp_path)
     table = modalities.by_kind(_row(result), data).set_index("kind")["F1"]
     said = result.predictions()
+    assert modalities.f1_by_kind(said, {}) == {"all": pytest.approx(maf.score(said)["F1"])}
     own = [i for i, shown in enumerate(kinds["its own picture"]) if shown]
     part = {name: [said[name][i] for i in own] for name in ("gold", "said")}
     assert table["its own picture"] == pytest.approx(maf.score(part)["F1"])
