@@ -3,6 +3,7 @@
 from importlib import import_module
 from pathlib import Path
 
+from lib.corpora.files import malformed
 from lib.corpora.types import CaptionedImage, Corpus, DataError, TaggedPost, open_picture, picture_key
 
 # name -> module:function, imported only when asked for
@@ -19,10 +20,14 @@ CORPORA = {
 
 
 def load(name: str, root: str | Path | None = None, **options) -> Corpus:
-    """The corpus called `name`; `root` is the folder of its files (IconWorld needs none).
+    """The corpus called `name`; `root` is the folder of its files (IconWorld needs none). Of the `options` all know
+    `limit`: only the first so many training examples.
 
-    Raises DataError for an unknown name, a missing folder or a malformed file.
+    Raises DataError for an unknown name, a limit below one, a missing folder or a malformed file.
     """
+    limit = options.get("limit")
+    if limit is not None and limit < 1:
+        raise malformed("limit", str(limit), "at least 1 training example")
     if name not in CORPORA:
         raise DataError(f"corpus {name!r} is unknown, expected one of {', '.join(sorted(CORPORA))}")
     module, function = CORPORA[name].split(":")

@@ -54,8 +54,6 @@ def load(name: str, root: str | Path | None, limit: int | None = None) -> Corpus
     counts those, empty captions (dropped) and captioned pictures that no split lists (Flickr8k has some ninety).
     Raises DataError for a folder without these files and for every malformed one.
     """
-    if limit is not None and limit < 1:
-        raise malformed("limit", str(limit), "at least 1 training picture")
     root = data_folder(root, EXPECTED)
     splits, unlisted = _read(name, root)
     _check_unique(entry for entries in splits.values() for entry in entries)

@@ -51,8 +51,6 @@ def load(name: str, root: str | Path | None, limit: int | None = None) -> Corpus
     they mean), and in the whole files the posts without tokens (dropped) and those whose IMGID came before.
     Raises DataError for a folder without these files and for every malformed one.
     """
-    if limit is not None and limit < 1:
-        raise malformed("limit", str(limit), "at least 1 training post")
     root = data_folder(root, EXPECTED)
     found = [_read(root, name, files) for files in FILES.values()]
     splits = [[post for post in posts if post.tagged] for posts in found]

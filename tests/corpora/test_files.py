@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lib import corpora
 from lib.corpora import files
 from lib.corpora.types import CaptionedImage, DataError, Post, Product, TaggedPost
 
@@ -163,3 +164,10 @@ def test_a_picture_that_vanished_is_named(root):
 def test_long_quotes_are_cut_and_stay_on_one_line():
     assert files.quote("a\nb") == r"'a\nb'"
     assert len(files.quote("x" * 10_000)) < 100
+
+
+@pytest.mark.parametrize("name", corpora.CORPORA)
+def test_a_limit_below_one(name):
+    for limit in (0, -1):
+        with pytest.raises(DataError, match=f"^limit: found {limit}, expected at least 1 training example$"):
+            corpora.load(name, limit=limit)

@@ -275,12 +275,6 @@ def test_no_split_list(official):
         load("flickr8k", official)
 
 
-@pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_below_one(official, limit):
-    with pytest.raises(DataError, match=f"limit: found {limit}, expected at least 1"):
-        load("flickr8k", official, limit=limit)
-
-
 @pytest.mark.parametrize(
     "line, found",
     [

@@ -292,12 +292,6 @@ def test_each_file_is_needed(root, split, found):
     assert str(error.value) == f"{root}: found no {found}, expected {FOLDER}"
 
 
-@pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_below_one(root, limit):
-    with pytest.raises(DataError, match=f"^limit: found {limit}, expected at least 1 training post$"):
-        load("twitter2015", root, limit=limit)
-
-
 @pytest.mark.parametrize("content", ["", "\ufeff", "\n \n\n", "IMGID:1\n", "IMGID:1\n\nIMGID:2"])
 @pytest.mark.parametrize("split", POSTS)
 def test_a_file_without_a_post(root, split, content):
