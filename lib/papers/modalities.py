@@ -47,19 +47,19 @@ def f1_by_kind(said: Mapping, masks: Mapping[str, np.ndarray]) -> dict[str, floa
 
 def judged(folder: str | Path, data: TaggingData) -> pd.DataFrame:
     """How likely a run's model finds the test pictures to be their posts' own: `matching`, and whether they are, `own`.
+    `data` is as this run saw it: its padding, its batch-norm.
 
     On IconWorld some pictures are another post's. Elsewhere each post is judged twice, with its picture and with that
-    of the next post that has one; empty where there are no pictures.
+    of the next post that has one; empty where there are no two pictures.
     """
     matching, own = experiment.predictions(Path(folder))["matching"], kinds(data).get("its own picture")
     if own is not None:
         return pd.DataFrame({"matching": matching, "own": own})
     present = data.test.features.present.numpy()
-    if not present.any():
+    if present.sum() < 2:
         return pd.DataFrame({"matching": [], "own": []})
-    predictor = predict.load(folder)
-    test = tagging.load(predictor.settings).test  # as this run saw it: its padding, its batch-norm
-    other = tagging.predict(predictor.model.to(device()), exchanged(test))["matching"]
+    model = predict.load(folder).model.to(device())
+    other = tagging.predict(model, exchanged(data.test))["matching"]
     shown = np.concatenate([matching[present], other[present]])
     return pd.DataFrame({"matching": shown, "own": np.repeat([True, False], present.sum())})
 
