@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from lib import experiment, predict
 from lib.experiment import code_fingerprint, resolve, run
 from lib.setup import ROOT
+from tests.processes import on_two_processes
 
 TINY = {"profile": "smoke", "train_limit": 40, "epochs": 2, "batch_size": 20, "joint_dim": 16, "word_dim": 16}
 SCRIPT = f"""
@@ -121,17 +122,8 @@ run("vse", "lstm", 3, {TINY} | {{"batch_size": 40, "dropout": 0.3}}, folder=sys.
 
 
 def test_a_run_on_two_processes_breaks_and_ends_with_the_same_weights(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(BREAKING)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-    def start(folder: str, broken_at: int) -> subprocess.CompletedProcess:
-        command = [*launch, tmp_path / folder, str(broken_at)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
-
     for folder, broken_at, ends in (("whole", 0, True), ("broken", 7, False), ("broken", 0, True)):
-        done = start(folder, broken_at)
+        done = on_two_processes(BREAKING, tmp_path, tmp_path / folder, str(broken_at))
         assert (done.returncode == 0) == ends, done.stderr[-2000:]
     assert "resumed at epoch" in done.stdout
     (whole,), (broken,) = ((tmp_path / folder / "vse").iterdir() for folder in ("whole", "broken"))

@@ -17,6 +17,7 @@ from torch import nn
 
 from lib.precision import fast_precision, mixed_precision
 from lib.training import TrainingSettings, batch_plan, fit, schedule
+from tests.processes import on_two_processes
 
 HERE = Path(__file__).parent
 
@@ -230,10 +231,7 @@ torch.save(model.state_dict(), sys.argv[1] + f"/end-{{dist.get_rank() if dist.is
 
 def test_two_processes_with_half_the_batch_equal_one(tmp_path):
     subprocess.run([sys.executable, "-c", DISTRIBUTED, tmp_path], check=True, stdout=subprocess.DEVNULL)
-    script = tmp_path / "distributed.py"
-    script.write_text(DISTRIBUTED)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = on_two_processes(DISTRIBUTED, tmp_path, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     alone, first, second = (torch.load(tmp_path / f"end-{who}.pt") for who in ("alone", 0, 1))
     for name in alone:

@@ -1,8 +1,5 @@
 """MAF: each part says what its equation says, read the plain way."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +7,7 @@ from transformers import BertConfig, BertModel
 
 from lib.models.maf import MAF
 from lib.papers.maf import TEXT_ONLY, Settings
-from lib.setup import ROOT
+from tests.processes import on_two_processes
 
 D, P, K, LONGEST = 24, 10, 5, 12
 LENGTHS, TOKENS = [9, 6, 5, 7, 4, 9], [5, 4, 3, 5, 2, 6]
@@ -236,17 +233,16 @@ def test_heads_share_the_width():
         model(heads=5)
 
 
-SHARED = f"""
-import sys; sys.path.insert(0, {str(ROOT)!r})
+SHARED = """
 import lib, torch, torch.distributed as dist
 from tests.models.test_maf import batch, model
 torch.set_num_threads(1)
 
 def gradients(rows, **changes):
     maf = model(**changes)
-    losses = maf(**{{name: value[rows] for name, value in batch((0, 3)).items()}})
+    losses = maf(**{name: value[rows] for name, value in batch((0, 3)).items()})
     sum(losses.values()).backward()
-    return losses, {{name: p.grad for name, p in maf.named_parameters()}}
+    return losses, {name: p.grad for name, p in maf.named_parameters()}
 
 alone = gradients(slice(None), matching=False)[1]
 dist.init_process_group("gloo")
@@ -260,8 +256,5 @@ assert all(loss.isfinite() for loss in gradients(slice(rank, None, 2))[0].values
 
 
 def test_two_processes_learn_from_all_pairs_of_their_batch(tmp_path):
-    script = tmp_path / "shared.py"
-    script.write_text(SHARED)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = on_two_processes(SHARED, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
