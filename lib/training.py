@@ -131,6 +131,7 @@ class _Trainer:
             groups or [p for p in model.parameters() if p.requires_grad],
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
+            fused=True,  # one pass over all weights instead of a dozen over each
         )
         per_epoch = len(batch_plan(data.lengths, settings.batch_size, seed, 0))
         scheduler = LambdaLR(optimizer, schedule(settings, per_epoch * settings.epochs))
