@@ -18,6 +18,7 @@ from accelerate.utils import set_seed
 from filelock import FileLock
 from safetensors.torch import load_file
 
+from lib import workers
 from lib.files import write_json, write_tensors
 from lib.names import require_known
 from lib.precision import device
@@ -93,24 +94,35 @@ def run(
 
     Two processes that want the same run take turns: the second finds the first one's result.
     """
-    module, chosen = paper_module(paper), resolve(paper, variant, settings)
+    module, chosen, name = paper_module(paper), resolve(paper, variant, settings), f"{variant} seed {seed}"
     data = module.load(chosen)
-    identity = {**_deciding(chosen), "seed": seed, "data": data.fingerprint, "code": code_fingerprint(paper)}
-    target = Path(folder) / paper / f"{variant}-seed{seed}-{fingerprint(identity)}"
+    identity = _identity(paper, chosen, seed, data)
+    target = _target(folder, paper, variant, identity)
     target.mkdir(parents=True, exist_ok=True)
     with _turn(target / "lock") as state:
         if not (target / "result.json").exists():
             said = {"paper": paper, "variant": variant, "seed": seed}
             if state.is_main_process:
-                log(f"{paper} {variant} seed {seed}")
+                log(f"{paper} {name}")
                 write_json(target / "settings.json", {**said, **dataclasses.asdict(chosen)})
                 write_json(target / "context.json", module.context(data))
             with state.main_process_first():
                 module.prepare(data)
-            model, history = _trained(module, data, chosen, seed, target, log, checkpoint_seconds)
+            epoch_log = lambda line: log(f"{name}: {line}")  # noqa: E731
+            model, history = _trained(module, data, chosen, seed, target, epoch_log, checkpoint_seconds)
             if state.is_main_process:
                 _finish(module, data, model, history, target, {**said, "provenance": {"identity": identity}})
     return read(target)
+
+
+def _identity(paper: str, settings, seed: int, data) -> dict:
+    """All that decides a run's result."""
+    deciding = {name: value for name, value in dataclasses.asdict(settings).items() if name not in NOT_DECIDING}
+    return {**deciding, "seed": seed, "data": data.fingerprint, "code": code_fingerprint(paper)}
+
+
+def _target(folder: Path, paper: str, variant: str, identity: Mapping) -> Path:
+    return Path(folder) / paper / f"{variant}-seed{identity['seed']}-{fingerprint(identity)}"
 
 
 @contextmanager
@@ -161,10 +173,32 @@ def ablate(
     folder: Path = RUNS,
     log: Callable[[str], None] = print,
 ) -> pd.DataFrame:
-    """Every variant with every seed: one row a run, with its test scores, dev score, seconds and folder."""
-    results = [run(paper, variant, seed, settings, folder, log) for variant in variants for seed in seeds]
+    """Every variant with every seed: one row a run, with its test scores, dev score, seconds and folder.
+
+    On CPU, runs train side by side. The threads of each follow from the runs asked for, not from those still to be
+    trained: the same call, made again after a kill, ends with the same numbers.
+    """
+    asked = [(variant, seed) for variant in variants for seed in seeds]
+    at_once, threads = workers.shares(len(asked))
+    if at_once > 1:
+        jobs = _unfinished(paper, asked, settings, folder)
+        workers.train(jobs, min(at_once, len(jobs)), threads, log)
+    results = [run(paper, variant, seed, settings, folder, log) for variant, seed in asked]
     monitor = paper_module(paper).MONITOR
     return pd.DataFrame([_row(result, monitor) for result in results])
+
+
+def _unfinished(paper: str, asked: Sequence[tuple[str, int]], settings: Mapping | None, folder: Path) -> list[dict]:
+    """The runs without a result, as arguments of `run`, with their features in the cache."""
+    module, jobs = paper_module(paper), []
+    for variant, seed in asked:
+        chosen = resolve(paper, variant, settings)
+        data = module.load(chosen)
+        if not (_target(folder, paper, variant, _identity(paper, chosen, seed, data)) / "result.json").exists():
+            module.prepare(data)
+            said = {"paper": paper, "variant": variant, "seed": seed}
+            jobs.append({**said, "settings": settings and dict(settings), "folder": str(folder)})
+    return jobs
 
 
 def _row(result: Result, monitor: str) -> dict:
@@ -240,7 +274,3 @@ def _without_docstrings(tree: ast.AST) -> ast.AST:
             case [ast.Expr(value=ast.Constant(value=str())) as docstring, *_]:
                 docstring.value.value = ""
     return tree
-
-
-def _deciding(settings) -> dict:
-    return {name: value for name, value in dataclasses.asdict(settings).items() if name not in NOT_DECIDING}

@@ -47,4 +47,5 @@ def _version(package: str) -> str:
 def _hardware() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{os.cpu_count()} CPU cores, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    threads = f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores"
+    return f"{threads}, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
