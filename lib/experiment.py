@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -238,15 +239,23 @@ def code_fingerprint(paper: str) -> str:
     holds the fingerprint of the data that the ones gave, and the settings that the others made.
     """
     own = f"lib.papers.{paper}"
-    trees, todo = {}, [own, "lib.experiment"]
+    meanings, todo = {}, [own, "lib.experiment"]
     while todo:
         name = todo.pop()
-        if name not in trees and not name.startswith("lib.corpora") and (path := _source(name)):
-            trees[name] = ast.parse(path.read_text(encoding="utf-8"))
-            todo += _imports(trees[name])
-    trees[own].body = [node for node in trees[own].body if not _is_dictionary(node)]
-    meanings = [ast.dump(_without_docstrings(trees[name])) for name in sorted(trees)]
-    return hashlib.sha256("".join(meanings).encode()).hexdigest()[:16]
+        if name not in meanings and not name.startswith("lib.corpora") and (path := _source(name)):
+            meanings[name], imports = _meaning(path.read_text(encoding="utf-8"), name == own)
+            todo += imports
+    return hashlib.sha256("".join(meanings[name] for name in sorted(meanings)).encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=256)
+def _meaning(source: str, is_paper: bool) -> tuple[str, list[str]]:
+    """What decides a run in a module's source, and the modules that it imports; each source is parsed only once."""
+    tree = ast.parse(source)
+    imports = _imports(tree)
+    if is_paper:
+        tree.body = [node for node in tree.body if not _is_dictionary(node)]
+    return ast.dump(_without_docstrings(tree)), imports
 
 
 def _is_dictionary(node: ast.stmt) -> bool:
