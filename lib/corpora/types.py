@@ -7,8 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 class DataError(ValueError):
@@ -102,16 +103,35 @@ def stray_tags(post: TaggedPost) -> int:
 
 
 def open_picture(picture: str | Path | Drawing | Image.Image) -> Image.Image:
-    """The picture as RGB. Raises DataError naming a file that is not a readable image."""
+    """The picture as RGB, as a person would see it: upright, deep greys scaled, what is transparent on white.
+
+    Raises DataError naming a file that is not a readable image.
+    """
     if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
+        return as_seen(picture)
     if not isinstance(picture, (str, Path)):
         return picture.draw().convert("RGB")
     try:
+        if not Path(picture).is_file():  # a pipe would be waited for
+            raise OSError("no such file")
         with Image.open(picture) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # whatever Pillow's plugins raise
+            return as_seen(image)
+    except Exception as error:  # Pillow's plugins raise whatever they like
         raise DataError(f"{picture}: not a readable picture ({error}), expected JPEG, PNG or the like") from error
+
+
+def as_seen(image: Image.Image) -> Image.Image:
+    """A decoded picture as RGB, as `open_picture` gives it."""
+    image = ImageOps.exif_transpose(image)  # a telephone stores how it was held
+    if image.mode.startswith(("I", "F")):  # more than 8 bits of grey, which `convert` would cut off
+        grey = np.nan_to_num(np.asarray(image, np.float64))
+        span = 65535 if image.mode.startswith("I;16") else max(grey.max() - grey.min(), 1e-9)
+        low = 0 if image.mode.startswith("I;16") else grey.min()
+        image = Image.fromarray((255 * (grey - low) / span).round().astype(np.uint8))
+    if image.has_transparency_data:
+        seen = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+    return image.convert("RGB")
 
 
 def picture_key(picture: Path | Drawing) -> bytes:

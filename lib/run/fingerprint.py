@@ -25,8 +25,9 @@ def fingerprint(content: Mapping) -> str:
 
 def code_fingerprint(paper: Paper) -> str:
     """16 hex digits that change with the code that a paper's runs compute with: the training loop, what the paper's
-    `Settings`, `task`, `build` and `initialise` use of its module, and all that they import."""
-    roots = (paper.Settings, paper.task, paper.build, paper.initialise)
+    `task`, `build` and `initialise` use of its module, and all that they import. Classes of settings hold only values,
+    and these are in the key."""
+    roots = (paper.task, paper.build, paper.initialise)
     own = paper.Settings.__module__
     names = [root.__name__ for root in roots if root.__module__ == own]
     texts, todo = {}, [COUNTED, *(root.__module__ for root in roots)]
@@ -56,6 +57,7 @@ def _counted(module: str, own: str) -> Path | None:
 def _computing(source: str, names: tuple[str, ...] | None) -> tuple[str, list[str]]:
     """A module's code, or only what its top-level `names` use of it, and the modules that it imports."""
     tree = ast.parse(source)
+    tree.body = [node for node in tree.body if not (isinstance(node, ast.ClassDef) and node.name.endswith("Settings"))]
     if names is not None:
         tree.body = _used(tree.body, names)
     return normalised(tree), _imports(tree)

@@ -102,7 +102,7 @@ def test_berts_kin_serve_too(config, kind, tmp_path):
     encoder.load_state_dict({k: v for k, v in pretrained(folder)[1].state_dict().items() if k in encoder.state_dict()})
     batch = reader.batch(reader.windows([["a", "dog"], ["runs"]]))
     states = encoder(input_ids=batch["pieces"], attention_mask=batch["mask"]).last_hidden_state
-    assert states.shape == (2, 4, 16) and states.dtype == torch.float32 and encoder.config.hidden_size == 16
+    assert states.shape == (2, 8, 16) and states.dtype == torch.float32 and encoder.config.hidden_size == 16
 
 
 def test_a_window_without_room_is_refused():

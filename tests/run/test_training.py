@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lib.precision import fast_precision, mixed_precision
-from lib.run.training import TrainingSettings, batch_plan, fit, schedule
+from lib.run.settings import TrainingSettings
+from lib.run.training import batch_plan, fit, schedule
 from tests.processes import on_two_processes
 
 HERE = Path(__file__).parent
@@ -206,7 +207,8 @@ import numpy as np, torch, torch.distributed as dist
 from torch.nn.functional import normalize
 from lib.layers.distributed import gather
 from lib.layers.ranking import pairwise_ranking_loss
-from lib.run.training import TrainingSettings, fit
+from lib.run.settings import TrainingSettings
+from lib.run.training import fit
 class Pairs:
     def __init__(self):
         g = torch.Generator().manual_seed(0)
