@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from lib.names import require_known
 from lib.precision import resolved
 
-SCHEDULES = ("constant", "linear", "cosine", "plateau")
+SCHEDULES = ("constant", "linear", "late", "cosine", "plateau")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class TrainingSettings:
     accumulate: int = 1
     learning_rate: float = 2e-4
     weight_decay: float = 0.0
-    schedule: str = "constant"  # or "linear", "cosine": towards zero; "plateau": half of it where dev stands still
+    schedule: str = "constant"  # "linear", "cosine": towards zero, "late" from half-way on; "plateau": halved where dev
+    # stands still
     warmup: float = 0.0
     clip: float = 2.0
     average: float = 0.0

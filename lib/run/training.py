@@ -25,6 +25,7 @@ from lib.run.settings import TrainingSettings
 SCHEDULES = {
     "constant": lambda done: 1.0,
     "linear": lambda done: 1 - done,
+    "late": lambda done: min(1.0, 2 * (1 - done)),
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
     "plateau": lambda done: 1.0,  # and half of it after each evaluation that was not the best
 }
@@ -113,7 +114,7 @@ def turns(plans: Mapping[str, Sequence]) -> list[tuple[str, np.ndarray]]:
 
 
 def schedule(name: str, warmup: float, steps: int) -> Callable[[int], float]:
-    """The learning rate's factor at each of `steps` steps: a linear warm-up, then constant, linear or cosine."""
+    """The learning rate's factor at each of `steps` steps: a linear warm-up, then a shape of SCHEDULES."""
     warming, shape = round(warmup * steps), SCHEDULES[name]
     return lambda step: (step + 1) / warming if step < warming else shape((step - warming) / max(1, steps - warming))
 

@@ -180,7 +180,7 @@ def test_a_plan_pads_little_and_changes_with_the_epoch():
 
 
 def test_schedules_warm_up_and_come_down():
-    for name, end in (("constant", 1.0), ("linear", 0.0), ("cosine", 0.0)):
+    for name, end in (("constant", 1.0), ("linear", 0.0), ("late", 0.0), ("cosine", 0.0)):
         factor = schedule(name, 0.1, 100)
         assert [round(factor(s), 3) for s in (0, 4, 9)] == [0.1, 0.5, 1.0]
         assert factor(100) == pytest.approx(end, abs=1e-9)
