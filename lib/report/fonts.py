@@ -18,8 +18,7 @@ def draw_any_text() -> list[str]:
     Give them to a text with a family of its own: `family=["DejaVu Sans Mono", *draw_any_text()]`. Where the packages
     are missing, what the system has must do. Logarithmic axes need a plain formatter: their ticks are set as formulas.
     """
-    known = [family for family in _packaged() + _system() if family != "DejaVu Sans"]
-    fallbacks = list(dict.fromkeys(known))
+    fallbacks = list(dict.fromkeys([*_packaged(), *_system()]))
     matplotlib.rcParams["font.family"] = ["DejaVu Sans", *fallbacks]
     matplotlib.rcParams["text.parse_math"] = False
     return fallbacks
