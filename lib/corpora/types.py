@@ -114,6 +114,7 @@ class Corpus:
 
 
 def _counts(split: Sequence) -> dict[str, int]:
+    split = list(split)  # made once, where examples are made on demand
     counts = {"examples": len(split), "with picture": sum(example.image is not None for example in split)}
     if len(split) and isinstance(split[0], CaptionedImage):
         counts["captions"] = sum(len(example.captions) for example in split)

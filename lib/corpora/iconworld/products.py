@@ -34,7 +34,7 @@ _BLOCK = [kind for kind, count in KINDS.items() for _ in range(count)]
 
 # (centre, range of sizes) of the things for sale; then of the badge, wherever it is free
 ONE = (((0.5, 0.5),), (0.56, 0.66))
-TWO = (((0.27, 0.38), (0.73, 0.38)), (0.4, 0.44))
+TWO = (((0.27, 0.38), (0.73, 0.38)), (0.38, 0.42))
 BADGE_SIZE = (0.22, 0.27)
 CORNERS = ((0.16, 0.16), (0.84, 0.16), (0.16, 0.84), (0.84, 0.84))
 BELOW = ((0.3, 0.8), (0.5, 0.8), (0.7, 0.8))

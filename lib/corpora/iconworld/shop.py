@@ -35,7 +35,7 @@ toys:
 rockets | rocket, spaceship | rocket, shuttle-space | stages: one stage, two stages, three stages
 robots | robot, android | robot | power: battery, clockwork, solar cell
 puzzles | puzzle, jigsaw | puzzle-piece | pieces: 50 pieces, 100 pieces, 500 pieces
-dice | dice set, dice | dice-d6, dice-d20 | pieces: two dice, five dice, seven dice"""
+dice | dice set, dice | dice-d6, dice-d20 | pieces: two pieces, five pieces, seven pieces"""
 
 
 def _rows() -> Iterator[tuple[str, str, list[str]]]:
