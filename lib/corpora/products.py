@@ -139,7 +139,7 @@ def _parse(row: list[str], root: Path, images: Path | None, where: str) -> Produ
     if not id or not category:
         raise malformed(where, f"no {'category' if id else 'id'}", FIELDS)
     triples = tuple(dict.fromkeys(_triple(text, where) for text in properties.split("#;#") if text.strip()))
-    return Product(id, _picture(id, address, root, images, where), " ".join(title.split()), triples, category, id)
+    return Product(id, _picture(id, address, root, images, where), " ".join(title.split()), triples, category)
 
 
 def _triple(text: str, where: str) -> tuple[str, str]:

@@ -61,7 +61,8 @@ class TaggedPost:
 class Product:
     """A listing of a product (K3M); properties are (name, value) pairs, its triples of the knowledge graph.
 
-    Listings of one product share `product`. A title may be empty: it is missing.
+    Listings of one product share `product`; unless told, a listing is a product of its own, and that is its id.
+    A title may be empty: it is missing.
     """
 
     id: str
@@ -69,7 +70,11 @@ class Product:
     title: str
     properties: tuple[tuple[str, str], ...]
     category: str
-    product: str
+    product: str = ""
+
+    def __post_init__(self):
+        if not self.product:
+            object.__setattr__(self, "product", self.id)
 
 
 @dataclass(frozen=True)

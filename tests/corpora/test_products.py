@@ -14,6 +14,7 @@ from PIL import Image
 
 from lib import corpora
 from lib.corpora import DataError, Product, open_picture, picture_key
+from lib.corpora.files import fingerprint
 from lib.corpora.iconworld.products import load as iconworld
 from lib.corpora.products import KINDS, Crop, degrade, drawn, load, pairs, questions, stream
 
@@ -128,6 +129,13 @@ def test_missing_pictures_are_counted_aloud(root):
 def test_the_table_counts_what_products_have(root):
     table = load("k3m", root).describe()
     assert table.sum()[["examples", "with picture", "with title", "triples", "products"]].tolist() == [5, 3, 4, 7, 5]
+
+
+def test_a_listing_is_a_product_of_its_own_unless_told():
+    one = Product("1", None, "a", (), "c")
+    assert one.product == "1" and replace(one, id="1/2").product == "1"
+    assert Product("1", None, "a", (), "c", "p").product == "p"
+    assert fingerprint([one]) != fingerprint([replace(one, product="p")])
 
 
 # ---- splits ----
