@@ -172,13 +172,7 @@ KINDS = {
     "TINR": ("both noisy",),
     "MNR": ("title noisy", "image noisy", "both noisy"),
 }
-FATES = {
-    "title missing": (("title",), None),
-    "image missing": (("image",), None),
-    "title noisy": (("title",), "noise"),
-    "image noisy": (("image",), "noise"),
-    "both noisy": (("title", "image"), "noise"),
-}
+STRUCK = {"title": ("title",), "image": ("image",), "both": ("title", "image")}
 NOTHING = {"title": "", "image": None}
 
 
@@ -202,10 +196,12 @@ def drawn(count: int, kind: str, ratio: float, seed: int = 0) -> list[str | None
 def degrade(products: Sequence, kind: str, ratio: float, seed: int = 0) -> tuple:
     """The products, pairs or questions, in their order, of which a share lost its title or image, or has another's.
 
-    Missing (Zhu et al. 2021, section 4): TMR the title, IMR the image, MMR of half the title, of half the image.
-    Noise: TNR the title of another random item, INR the image, TINR both (of two items), MNR a third each. The
-    `ratio` of the examples is degraded, see `drawn`; of a pair both listings alike, of a question the title in its
-    text too. A donor is of another product among these examples, and has what it gives; what is missing is not noisy.
+    Missing: TMR the title, IMR the image, MMR half of them each. Noisy: TNR the title is another random item's, INR the
+    image, TINR both (of two items), MNR a third of them each (the axes of Zhu et al. 2021, Fig. 3 and 4; the shares of
+    the mixtures are a reading of their names). The `ratio` of the examples is degraded, see `drawn`; of a pair both
+    listings alike, of a question the title in its text too. A donor is of another product among these examples and has
+    what it gives; what is missing cannot be noisy. An example with a fate is the same at any ratio and of any kind, so
+    every result is a mixture of the clean examples and of TMR, IMR, TNR, INR and TINR at ratio 1.
     Raises ValueError as `drawn` does, and where nobody has a title or an image to give.
     """
     examples = list(products)
@@ -213,9 +209,11 @@ def degrade(products: Sequence, kind: str, ratio: float, seed: int = 0) -> tuple
     donors = {field: _donors(examples, field) for field in NOTHING}
 
     def degraded(product: Product, fate: str) -> Product:
-        fields, noise = FATES[fate]
-        taken = {field: _another(product, field, donors[field], seed) if noise else NOTHING[field] for field in fields}
-        return replace(product, **taken)
+        which, how = fate.split()
+        fields = {field: NOTHING[field] for field in STRUCK[which]}
+        if how == "noisy":
+            fields = {field: _another(product, field, donors[field], seed) for field in fields}
+        return replace(product, **fields)
 
     def changed(example, fate: str):
         if isinstance(example, Pair):

@@ -311,6 +311,26 @@ def test_every_kind_draws_the_same_items_and_both_noises_are_the_two_single_ones
     assert len(fates) == 1
 
 
+PASSES = {
+    "title missing": "TMR",
+    "image missing": "IMR",
+    "title noisy": "TNR",
+    "image noisy": "INR",
+    "both noisy": "TINR",
+}
+
+
+@pytest.mark.parametrize(
+    "examples", [PRODUCTS, pairs(PRODUCTS), questions(PRODUCTS)], ids=["items", "pairs", "questions"]
+)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_every_cell_is_a_mixture_of_six_passes(examples, kind, ratio):
+    passes = {None: examples} | {fate: degrade(examples, name, 1.0, seed=2) for fate, name in PASSES.items()}
+    mixed = tuple(passes[fate][i] for i, fate in enumerate(drawn(len(examples), kind, ratio, seed=2)))
+    assert degrade(examples, kind, ratio, seed=2) == mixed
+
+
 def test_another_seed_draws_other_items_and_donors():
     assert degrade(PRODUCTS, "TNR", 0.5, 0) == degrade(PRODUCTS, "TNR", 0.5, 0) != degrade(PRODUCTS, "TNR", 0.5, 1)
     donors = [product.title for product in degrade(PRODUCTS, "TNR", 1.0)]
