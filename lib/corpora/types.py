@@ -60,13 +60,46 @@ class TaggedPost:
 
 @dataclass(frozen=True)
 class Product:
-    """A product of a knowledge graph (K3M); properties are (name, value) pairs."""
+    """A listing of a product (K3M); properties are (name, value) pairs, its triples of the knowledge graph.
+
+    Listings of one product share `product`; unless told, a listing is a product of its own, and that is its id.
+    A title may be empty: it is missing.
+    """
 
     id: str
     image: Picture
     title: str
     properties: tuple[tuple[str, str], ...]
     category: str
+    product: str = ""
+
+    def __post_init__(self):
+        if not self.product:
+            object.__setattr__(self, "product", self.id)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two listings, and whether they are of the same product."""
+
+    id: str
+    left: Product
+    right: Product
+    same: bool
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a product, whose properties lack the triple asked for; `answer` is one of `pool`.
+
+    `text` is the title and the question, `title [SEP] question`.
+    """
+
+    id: str
+    product: Product
+    text: str
+    answer: str
+    pool: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -87,6 +120,7 @@ class Corpus:
 
 
 def _counts(split: Sequence) -> dict[str, int]:
+    split = list(split)  # made once, where examples are made on demand
     counts = {"examples": len(split), "with picture": sum(example.image is not None for example in split)}
     if len(split) and isinstance(split[0], CaptionedImage):
         counts["captions"] = sum(len(example.captions) for example in split)
@@ -94,6 +128,11 @@ def _counts(split: Sequence) -> dict[str, int]:
         counts["tokens"] = sum(len(example.tokens) for example in split)
         begun = sum(tag[0] == "B" for example in split for tag in example.tags)
         counts["entities"] = begun + sum(stray_tags(example) for example in split)  # a stray I- begins one, leniently
+    if len(split) and isinstance(split[0], Product):
+        counts["with title"] = sum(bool(example.title) for example in split)
+        counts["triples"] = sum(len(example.properties) for example in split)
+        counts["products"] = len({example.product for example in split})
+        counts["categories"] = len({example.category for example in split})
     return counts
 
 
