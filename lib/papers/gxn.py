@@ -1,9 +1,14 @@
 """GXN as experiments: its settings. No value of the paper was found: these are documented defaults."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from lib.layers.adversarial import GAMES
+from lib.metrics.captions import CiderD, References, sentence_bleu
 from lib.names import require_known
+from lib.precision import device
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class ModelSettings:
     attention: bool = False  # the decoder looks at a grid of regions: an extension
     longest: int = 24  # words of a sampled caption, the end mark counted
     gamma: float = 0.0  # the reward's share; the paper takes cross-entropy alone first
+    reward: str = "cider"  # r: CIDEr-D, document frequencies those of the training references; or "bleu", BLEU-4
     baseline: str = "greedy"  # r_b: the greedy caption's reward (self-critical); or "mean", a running one; or "none"
 
     # text to image: L_D and L_G
@@ -80,8 +86,21 @@ CHOICES = {
     "sentence": ("gru", "frozen"),
     "image_head": ("linear", "mlp"),
     "direction": ("gxn", "vendrov"),
+    "reward": ("cider", "bleu"),
     "baseline": ("greedy", "mean", "none"),
     "text_gradient": ("both", "discriminator", "generator", "none"),
     "noise": ("gaussian", "uniform"),
     "game": tuple(GAMES),
 }
+
+
+def reward(name: str, references: Sequence[Sequence[Sequence[int]]]) -> Callable[[Tensor, Tensor], Tensor]:
+    """r(sentences [B, L], owner [B]) -> [B], "cider" or "bleu", counted where training is.
+
+    references: of each training picture its captions as word ids. End them with END, as sampled sentences do: where
+    nothing rewards an end, the best captions learn to stop in the middle ("a man on a").
+    """
+    counted = References(references).to(device())
+    if name == "cider":
+        return CiderD(counted).score
+    return lambda sentences, owner: sentence_bleu(sentences, counted, owner)
