@@ -120,3 +120,12 @@ def test_a_token_that_looks_special_is_text():
 def test_an_unknown_encoder_is_named(tmp_path):
     with pytest.raises(DataError, match="text encoder .*nowhere"):
         TokenReader(str(tmp_path / "nowhere"))
+
+
+def test_an_encoder_whose_tokenizer_names_no_maximal_length_has_its_positions(tmp_path):
+    folder = save_tiny_bert(tmp_path, 1)
+    load_tokenizer.cache_clear()
+    assert load_tokenizer(folder).model_max_length > 1e9
+    TokenReader(folder, 512)
+    with pytest.raises(ValueError, match="longest is 513, expected 3, a piece between the two special ones, to 512"):
+        TokenReader(folder, 513)
