@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from lib.files import replacing, write_json
-from lib.report.claims import bootstrap, comparison_verdict, comparisons, interval, published, verdict
+from lib.report.claims import judge_comparisons, judge_numbers, published
+from lib.report.intervals import Score, score
 from lib.run.experiment import NOT_DECIDING
 from lib.run.paper import find_paper
 from lib.run.provenance import provenance
@@ -62,54 +64,57 @@ def _one_line(claim: pd.Series, metrics: Sequence[str]) -> str:
 
 
 def claims_table(runs: pd.DataFrame, paper: str, dataset: str) -> pd.DataFrame:
-    """Each published number beside ours: mean over seeds, 95 % bootstrap interval over the test queries, verdict."""
-    metrics, rows = _metrics(paper), []
-    for claim in published(paper, dataset).to_dict("records"):
-        results = _results(runs, claim["variant"])
-        for metric in [name for name in claim if name in metrics and pd.notna(claim[name])]:
-            row = {"claim": claim["row"], "metric": metric, "published": claim[metric]}
-            source = {"source": claim["source"], "we know it from": claim["sure"]}
-            rows.append(row | _ours(results, metric, claim[metric]) | source)
-    return pd.DataFrame(rows)
+    """Each published number beside ours: mean over seeds, 95 % prediction interval of another run, verdict, setting."""
+
+    def values(variant: str, metric: str) -> list[float]:
+        tested = [result.scores["test"] for result in _results(runs, variant)]
+        return [scores[metric] for scores in tested if metric in scores]
+
+    def settings(variant: str) -> Mapping:
+        result = _results(runs, variant)[0]
+        return result.settings or result.identity["settings"]
+
+    judged = judge_numbers(paper, dataset, values, settings)
+    if judged.empty:
+        return judged
+    shown = dict(claim=judged["row"], metric=judged["metric"], published=judged["published"])
+    shown |= {"ours": judged["value"].map("{:.1f}".format), "95 % interval": _ranges(judged), "verdict": judged["text"]}
+    shown |= {"differs": judged["differs"], "source": judged["source"], "we know it from": judged["sure"]}
+    return pd.DataFrame(shown)
 
 
-def _metrics(paper: str) -> tuple[str, ...]:
-    """The metrics of a paper for which there are statistics of test units."""
+def comparisons_table(runs: pd.DataFrame, paper: str, dataset: str) -> pd.DataFrame:
+    """Each "A is better than B" of the paper beside ours: the difference, its interval over seeds and test units at
+    Holm's level, p-values as they are and as adjusted, the verdict."""
     found = find_paper(paper)
-    return found.task(found.Settings()).metrics
+    task = found.task(found.Settings())
+
+    def scored(variant: str, metric: str) -> Score | None:
+        results = _results(runs, variant)
+        if not results:
+            return None
+        if metric.rpartition("/")[2] not in task.metrics:  # no function of sums over units
+            return Score(np.array([result.scores["test"][metric] for result in results]))
+        return score(np.stack([result.statistics(metric) for result in results]), partial(task.combine, metric))
+
+    def shared_parent(variant: str) -> bool:
+        return found.VARIANTS[variant].shared
+
+    judged = judge_comparisons(paper, dataset, scored, shared_parent)
+    if judged.empty:
+        return judged
+    shown = dict(claim=judged["claim"], metric=judged["metric"], difference=judged["value"].map("{:+.1f}".format))
+    shown |= {"interval": _ranges(judged, "+"), "p": judged["p"], "p, Holm": judged["adjusted"]}
+    return pd.DataFrame(shown | {"verdict": judged["text"], "source": judged["source"]})
+
+
+def _ranges(judged: pd.DataFrame, sign: str = "") -> list[str]:
+    return [f"{low:{sign}.1f} to {high:{sign}.1f}" for low, high in zip(judged["low"], judged["high"], strict=True)]
 
 
 def _results(runs: pd.DataFrame, variant: str) -> list[Result]:
     mine = runs[runs["variant"] == variant].sort_values("seed")
     return [read(Path(folder)) for folder in mine["folder"]]
-
-
-def _ours(results: list[Result], metric: str, claimed: float) -> dict:
-    if not results:
-        return {"ours": "", "95 % interval": "", "verdict": "not run"}
-    low, high = interval(_draws(results, metric))
-    ours = np.mean([result.scores["test"][metric] for result in results])
-    judged = verdict(claimed, (low, high), len(results))
-    return {"ours": f"{ours:.1f}", "95 % interval": f"{low:.1f} to {high:.1f}", "verdict": judged}
-
-
-def _draws(results: list[Result], metric: str) -> np.ndarray:
-    return bootstrap(np.stack([result.statistics(metric) for result in results]))
-
-
-def comparisons_table(runs: pd.DataFrame, paper: str) -> pd.DataFrame:
-    """Each "A is better than B" of the paper beside ours: the difference, its 95 % bootstrap interval, the verdict."""
-    rows = []
-    for claim in comparisons(paper):
-        above, below = (_results(runs, claim[side]) for side in ("above", "below"))
-        for metric in claim["metrics"] if above and below else []:
-            draws = _draws(above, metric) - _draws(below, metric)
-            ours, theirs = (np.mean([r.scores["test"][metric] for r in side]) for side in (above, below))
-            row = {"claim": claim["claim"], "metric": metric, "difference": f"{ours - theirs:+.1f}"}
-            row["95 % interval"] = "{:+.1f} to {:+.1f}".format(*interval(draws))
-            row["verdict"] = comparison_verdict(interval(draws), min(len(above), len(below)))
-            rows.append({**row, "source": claim["source"]})
-    return pd.DataFrame(rows)
 
 
 def ingredients_table(runs: pd.DataFrame, paper: str, whole: str, metrics: Sequence[str]) -> pd.DataFrame:

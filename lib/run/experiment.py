@@ -257,7 +257,9 @@ def _finish(asked: Run, data, model, history: list[dict], folder: Path) -> None:
     groups = {f"group {name}": np.asarray(mask, bool) for name, mask in task.groups(data).items()}
     seconds = history[-1]["seconds"] if history else 0.0
     story = {"scores": scores, "history": history, "seconds": seconds}
-    content = {**_named_run(asked), "identity": asked.identity, **story, "provenance": provenance()}
+    settings = {name: value for name, value in dataclasses.asdict(asked.settings).items() if name != "data_dir"}
+    about = {"identity": asked.identity, "settings": settings, "provenance": provenance()}
+    content = {**_named_run(asked), **about, **story}
     store.write_result(folder, statistics | groups, **content)
     remove_checkpoints(folder)
 

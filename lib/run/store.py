@@ -10,7 +10,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -36,7 +36,8 @@ class DamagedRun(ValueError):
 class Result:
     """A finished run, or the record of one. `scores` maps "dev" and "test" to flat metric dicts, those of `output`
     where a run has several; `history` holds a record an evaluation, whose `seconds` are those of the training so far,
-    with its losses and dev scores; `identity` is all that decided the run."""
+    with its losses and dev scores; `identity` is all that decided the run, `settings` all that it was given but for the
+    folder of its data."""
 
     folder: Path
     paper: str
@@ -48,6 +49,7 @@ class Result:
     identity: dict
     provenance: dict
     statistics_sha256: str
+    settings: dict = field(default_factory=dict)
     output: str | None = None
 
     @property
