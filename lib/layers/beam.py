@@ -47,7 +47,8 @@ def search(
     the last tokens, at first `start`, and says how probable each next one is. There N = B x beams, the beams of an
     example side by side, and the state's tensors are [N, ...]: each row follows its beam. What all beams of an example
     share need not be in the state, the step may close over it and see N as (B, beams). The vocabulary may be extended
-    for each example, up to the same V, and what an example lacks has -inf.
+    for each example, up to the same V, and what an example lacks has -inf. Called again, a step may write over the
+    log-probabilities that it returned before.
 
     Of each length the best `beams` sequences without `end` go on. Those with `end` are finished: their score is the
     sum of their log-probabilities over length ** length_power, with the number of tokens as length, and the best

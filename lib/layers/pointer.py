@@ -141,8 +141,8 @@ def log_distribution(logits: Tensor, switch: Tensor, weights: Tensor, ids: Tenso
     """log P of every word [N, V + room], for one step of a decoder; -inf for what can be neither made nor copied.
 
     logits [N, V + room] are -inf for the words beyond the vocabulary, as from an `ExtendedOutput`; switch [N]; weights
-    and ids [N, C]. The logits are used up: the result is written over them, because on a CPU new memory costs more
-    than the rest. Logits in half precision are kept, and the result is in single.
+    and ids [N, C]. The logits are used up: the result is written over them, because new memory costs a CPU more
+    than the rest does. Logits in half precision are kept, and the result is in single.
     """
     logits, switch = _precise(logits), _precise(switch)[:, None]  # (N, V + room), (N, 1)
     torch.log_softmax(logits, 1, out=logits).add_(F.logsigmoid(switch))  # a row is read before it is written
@@ -161,8 +161,8 @@ def _like_for_like(weights: Tensor, ids: Tensor) -> Tensor:
 class ExtendedOutput:
     """An output layer that makes logits for `room` more words, all -inf: called with hidden [N, D] -> [N, V + room].
 
-    It is for decoding, without gradients, and writes each result over the last one, which saves a CPU a quarter of
-    the product's time. Make a new one when the layer has learned.
+    It is for decoding, without gradients. It writes each result over the one before, because new memory costs a CPU
+    time, and copies the layer's weights: make a new one when the layer has learned.
     """
 
     @torch.no_grad()
