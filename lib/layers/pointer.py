@@ -141,8 +141,8 @@ def log_distribution(logits: Tensor, switch: Tensor, weights: Tensor, ids: Tenso
     """log P of every word [N, V + room], for one step of a decoder; -inf for what can be neither made nor copied.
 
     logits [N, V + room] are -inf for the words beyond the vocabulary, as from an `ExtendedOutput`; switch [N]; weights
-    and ids [N, C]. The logits are used up: the result is written over them, because new memory costs a CPU more
-    than the rest does. Logits in half precision are kept, and the result is in single.
+    and ids [N, C]. The logits are used up: the result is written over them, because new memory costs a CPU time.
+    Logits in half precision are kept, and the result is in single.
     """
     logits, switch = _precise(logits), _precise(switch)[:, None]  # (N, V + room), (N, 1)
     torch.log_softmax(logits, 1, out=logits).add_(F.logsigmoid(switch))  # a row is read before it is written
