@@ -4,18 +4,21 @@ from importlib import import_module
 from pathlib import Path
 
 from lib.corpora.files import malformed
-from lib.corpora.types import CaptionedImage, Corpus, DataError, TaggedPost, open_picture, picture_key
+from lib.corpora.types import CaptionedImage, Corpus, DataError, Post, TaggedPost, open_picture, picture_key
 
 # name -> module:function, imported only when asked for
 CORPORA = {
     "iconworld-captions": "lib.corpora.iconworld.captions:load",
     "iconworld-entities": "lib.corpora.iconworld.entities:load",
+    "iconworld-posts": "lib.corpora.iconworld.posts:load",
     "flickr8k": "lib.corpora.flickr:load",
     "flickr30k": "lib.corpora.flickr:load",
     "coco": "lib.corpora.flickr:load",
     "twitter2015": "lib.corpora.tweets:load",
     "twitter2017": "lib.corpora.tweets:load",
     "conll-images": "lib.corpora.tweets:load",
+    "cmkp": "lib.corpora.posts:load",
+    "tweets": "lib.corpora.posts:load",  # for anybody's own posts in the form of cmkp's
 }
 
 
@@ -35,4 +38,4 @@ def load(name: str, root: str | Path | None = None, **options) -> Corpus:
     return loader(**options) if name.startswith("iconworld") else loader(name, root, **options)
 
 
-__all__ = ["CaptionedImage", "Corpus", "DataError", "TaggedPost", "load", "open_picture", "picture_key"]
+__all__ = ["CaptionedImage", "Corpus", "DataError", "Post", "TaggedPost", "load", "open_picture", "picture_key"]

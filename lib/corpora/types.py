@@ -81,7 +81,7 @@ class Corpus:
 
     def describe(self) -> pd.DataFrame:
         """Counts as a small table, one row a split."""
-        rows = {name: _counts(getattr(self, name)) for name in ("train", "dev", "test")}
+        rows = {name: _counts(list(getattr(self, name))) for name in ("train", "dev", "test")}
         return pd.DataFrame(rows).T.astype(int).rename_axis("split")
 
 
@@ -89,11 +89,23 @@ def _counts(split: Sequence) -> dict[str, int]:
     counts = {"examples": len(split), "with picture": sum(example.image is not None for example in split)}
     if len(split) and isinstance(split[0], CaptionedImage):
         counts["captions"] = sum(len(example.captions) for example in split)
+    if len(split) and isinstance(split[0], Post):
+        counts |= _keyphrase_counts(split)
     if len(split) and isinstance(split[0], TaggedPost):
         counts["tokens"] = sum(len(example.tokens) for example in split)
         begun = sum(tag[0] == "B" for example in split for tag in example.tags)
         counts["entities"] = begun + sum(stray_tags(example) for example in split)  # a stray I- begins one, leniently
     return counts
+
+
+def _keyphrase_counts(posts: Sequence[Post]) -> dict[str, int]:
+    said = [(phrase, f" {phrase} " in f" {post.text} ") for post in posts for phrase in post.keyphrases]
+    return {
+        "keyphrases": len(said),
+        "distinct": len({phrase for phrase, _ in said}),
+        "% in the text": round(100 * sum(in_text for _, in_text in said) / len(said)),
+        "with OCR": sum(bool(post.ocr) for post in posts),
+    }
 
 
 def stray_tags(post: TaggedPost) -> int:
