@@ -5,22 +5,25 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from lib.experiment import paper_module, predictions
+from lib.run.paper import find_paper
+from lib.run.store import predictions, read
 
 
 def load(run_dir: str | Path):
     """The Predictor of a finished run: call it with `text=...`, `image=...` or both.
 
-    Raises FileNotFoundError if the folder holds no finished run.
+    Raises FileNotFoundError if the folder holds no finished run, or only the record of one.
     """
     folder = Path(run_dir)
     if not (folder / "result.json").exists():
         raise FileNotFoundError(f"{folder}: found no result.json, expected the folder of a finished run")
+    result = read(folder)
+    if not result.has_weights:
+        raise FileNotFoundError(f"{folder}: found the record of a run without its weights; train it with lib.run")
     stored = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-    context = json.loads((folder / "context.json").read_text(encoding="utf-8"))
-    module = paper_module(stored.pop("paper"))
+    paper = find_paper(stored.pop("paper"))
     del stored["variant"], stored["seed"]
-    settings = module.Settings(**{name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()})
-    model = module.build(context, settings).eval()
+    settings = paper.Settings(**{name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()})
+    model = paper.build(result.context, settings).eval()
     model.load_state_dict(load_file(folder / "model.safetensors"))
-    return module.Predictor(model, context, settings, predictions(folder))
+    return paper.predictor(model, result.context, settings, predictions(folder))

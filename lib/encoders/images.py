@@ -19,10 +19,11 @@ from lib.corpora.types import DataError, Picture, open_picture, picture_key
 from lib.encoders.cache import FeatureCache, Features
 from lib.names import require_known
 from lib.precision import autocast, device, fast_precision
+from lib.progress import ticking
 from lib.setup import ROOT
+from lib.sources import hash_of
 
 CACHE = ROOT / "cache"
-PIXELS = 1  # raise it when `pixels` or the normalisation comes to show a network something else
 BATCH = 64
 # A view is the part of the picture that is shown, as fractions (left, top, right, bottom), and whether it is mirrored.
 VIEWS = {"full": ((0, 0, 1, 1), False), "full-flip": ((0, 0, 1, 1), True)}
@@ -143,7 +144,7 @@ class ImageEncoder:
     def identity(self) -> str:
         """All that decides the features, but for the machine's rounding."""
         mode = "" if self.batch_norm == "eval" else "-batchnorm"
-        return f"{self.name}-{self.layer}-{self.size}-{self.spec.sha256[:24]}-v{PIXELS}{mode}"
+        return f"{self.name}-{self.layer}-{self.size}-{self.spec.sha256[:24]}-{_code()[:8]}{mode}"
 
     @torch.no_grad()
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -191,7 +192,7 @@ class ImageEncoder:
 
     def _encode_into(self, store: FeatureCache, batches: list[list[bytes]], wanted: dict) -> None:
         with ThreadPoolExecutor(2) as pool:  # pictures are decoded while the network computes
-            for batch in batches:
+            for batch in ticking(batches, "encoding pictures", sum(map(len, batches)), len):
                 shown = list(pool.map(lambda key: self._shown(*wanted[key]), batch))
                 good = [i for i, pixels in enumerate(shown) if pixels is not None]
                 if good:
@@ -215,6 +216,12 @@ def pixels(picture: Picture | Image.Image, view: str = "full", size: int = 224) 
     if flip:
         array = array[:, ::-1].copy()
     return torch.from_numpy(array).permute(2, 0, 1)
+
+
+@lru_cache
+def _code() -> str:
+    """Changes with the code that computes features, so that nobody reads those of another code from the cache."""
+    return hash_of(Lite0, TorchvisionNet, open_picture, pixels, ImageEncoder.encode, ImageEncoder._normalised)
 
 
 def _view_keys(picture: Picture, views: Sequence[str]) -> list[bytes]:

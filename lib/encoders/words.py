@@ -51,11 +51,15 @@ class Vocabulary:
         return indices + [self.index[END]] * end
 
 
-def pad(sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Index lists -> (indices [B, T] padded with 0, lengths [B])."""
+MULTIPLE = 8  # of which every padded length is one: a few shapes come again and again, and a GPU plans each only once
+
+
+def pad(sequences: Sequence[Sequence[int]], longest: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Index lists -> (indices [B, T] padded with 0, lengths [B]); T is a multiple of MULTIPLE, or `longest`."""
     lengths = torch.tensor([len(s) for s in sequences])
     flat = torch.tensor([i for s in sequences for i in s])
-    padded = torch.zeros(len(sequences), int(lengths.max()), dtype=torch.long)
+    width = -(-int(lengths.max()) // MULTIPLE) * MULTIPLE
+    padded = torch.zeros(len(sequences), min(width, longest or width), dtype=torch.long)
     padded[torch.arange(padded.shape[1]) < lengths[:, None]] = flat
     return padded, lengths
 

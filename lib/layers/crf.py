@@ -28,7 +28,8 @@ class LinearChainCRF(nn.Module):
     emissions are [B, T, K], tags [B, T] from 0 to K - 1, and mask [B, T] is True for the tokens of a row, at least
     one, and False for the padding after them, where emissions and tags may be anything, even NaN. The likelihood is
     computed in double precision, under autocast too, the best tags in that of the emissions, at least single.
-    Raises ValueError for other input, and for `forbidden` that leaves no sequence.
+    Raises ValueError for other input (masks and tags are looked at on the CPU only), and for `forbidden` that leaves no
+    sequence.
     """
 
     def __init__(self, num_tags: int, forbidden: Tensor | None = None, forbidden_start: Tensor | None = None):
@@ -51,8 +52,9 @@ class LinearChainCRF(nn.Module):
         one over `likelihood[likelihood.isfinite()]` leaves such rows out.
         """
         self._check_shapes(emissions, mask)
-        _check_mask(mask)
-        _check_tags(tags, mask, self.num_tags)
+        if mask.device.type == "cpu":  # elsewhere the answer would have to be waited for
+            _check_mask(mask)
+            _check_tags(tags, mask, self.num_tags)
         path = F.pad(tags.masked_fill(~mask, self.num_tags).T, (0, 0, 1, 1), value=self.num_tags)  # (T + 2, B)
         likelihood = _log_likelihood(emissions, self._steps(), path, self._never(mask))
         likelihood = likelihood.masked_fill(likelihood < NEVER / 2, -torch.inf)

@@ -33,19 +33,30 @@ def pairwise_ranking_loss(
     return loss.mean() if reduction == "mean" else loss.sum()
 
 
-def contrastive_loss(scores: Tensor, positives: Tensor, temperature: float | Tensor, row_weight: float = 0.5) -> Tensor:
+def contrastive_loss(
+    scores: Tensor,
+    positives: Tensor,
+    temperature: float | Tensor,
+    row_weight: float = 0.5,
+    present: Tensor | None = None,
+) -> Tensor:
     """InfoNCE both ways -> scalar: cross-entropy of each pair among its row and among its column, `row_weight` of the
     first and the rest of the second.
 
     scores [B, B], the pairs on the diagonal; positives [B, B] as in `pairwise_ranking_loss`: an image's other captions
-    are left out of the softmax instead of being pushed away. van den Oord et al. 2018, eq. 4, in both directions as
-    in CLIP (Radford et al. 2021, fig. 3). Raises ValueError for shapes that do not fit.
+    are left out of the softmax instead of being pushed away. Pairs that are not `present` [B] count for nothing; where
+    none is, the loss is zero. van den Oord et al. 2018, eq. 4, in both directions as in CLIP (Radford et al. 2021,
+    fig. 3). Raises ValueError for shapes that do not fit.
     """
     _check(scores, positives)
     pairs = torch.arange(len(scores), device=scores.device)  # (B,)
-    others = _with_pairs(positives).fill_diagonal_(False)  # (B, B)
-    logits = (scores / temperature).masked_fill(others, -torch.inf)  # (B, B)
-    return row_weight * F.cross_entropy(logits, pairs) + (1 - row_weight) * F.cross_entropy(logits.T, pairs)
+    out = _with_pairs(positives).fill_diagonal_(False)  # (B, B)
+    if present is not None:
+        out |= ~(present[:, None] & present).fill_diagonal_(True)
+    logits = (scores / temperature).masked_fill(out, -torch.inf)  # (B, B)
+    ways = [F.cross_entropy(way, pairs, reduction="none") for way in (logits, logits.T)]  # (B,) each
+    loss = row_weight * ways[0] + (1 - row_weight) * ways[1]
+    return loss.mean() if present is None else (loss * present).sum() / present.sum().clamp(min=1)
 
 
 def _hinges(scores: Tensor, wrong: Tensor, margin: float, negatives: str | int) -> Tensor:

@@ -28,9 +28,10 @@ class MAF(nn.Module):
     """The tagger. `text` is a BERT-like encoder, `picture_dim` a region's width, `labels` how many tags there are,
     `settings` a `lib.papers.maf.Settings`.
 
-    A batch: `pieces` (B, T) with the `mask` of the real ones, `first` (B, W) the tokens' first pieces with the mask
-    `tokens`, `image` (B, R, P) the regions, `present` (B,) which posts have a picture, `tags` (B, W); for training also
-    `picture` (B,), which one that is: the parts of a long post have the same, and posts may share one.
+    A batch: `pieces` (B, T) with the `mask` of the real ones, the tokens' `first_pieces` (B, W) with the `token_mask`,
+    `image` (B, R, P) the regions, `present` (B,) which posts have a picture, `tags` (B, W); for training also `picture`
+    (B,), which one that is (the parts of a long post have the same, and posts may share one), and for CM `swapped` and
+    `givers` (2k,): posts, and those whose picture they get.
     Raises ValueError for a number of heads that the encoder's width cannot be shared among.
     """
 
@@ -71,15 +72,13 @@ class MAF(nn.Module):
         H, U, V = self.encode(**batch)
         seen = V  # what the tagger sees
         if s.matching:
-            rows, givers = self.swap(batch["present"], batch["picture"])
-            V_swapped = self.interaction(H[rows], U[givers]) if s.swap == "pictures" else V[givers]
-            V_all = V.index_copy(0, rows, V_swapped.to(V.dtype))
-            losses["matching"] = s.alpha * self.matching_loss(H, V_all, rows, **batch)
+            V_all = self.swap(H, U, V, **batch)
+            losses["matching"] = s.alpha * self.matching_loss(H, V_all, **batch)
             seen = V_all if s.tag_swapped else V
         if s.alignment:
             losses["alignment"] = s.beta * self.alignment_loss(H, U, **batch)
         emissions = self.emissions(H, seen, **batch)["emissions"]
-        return {"ner": s.ner_weight * self.tagging_loss(emissions, tags, batch["tokens"]), **losses}
+        return {"ner": s.ner_weight * self.tagging_loss(emissions, tags, batch["token_mask"]), **losses}
 
     def encode(self, pieces, mask, image, present, **_) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """H (B, T, d), the regions U (B, R, d), and what each piece sees of them, V (B, T, d)."""
@@ -102,28 +101,18 @@ class MAF(nn.Module):
         T_c = normalize(self.text_head(self.summary(H, mask)).float(), dim=-1)  # (B, d)
         V_c = normalize(self.image_head(U.mean(1)).float(), dim=-1)  # (B, d)
         T_c, V_c, present, picture = gather(T_c), gather(V_c), gather(present), gather(picture)
+        same = picture[:, None] == picture  # (B, B), no picture is the negative of itself
         with torch.autocast(T_c.device.type, enabled=False):
-            scores = (T_c @ V_c.T)[present][:, present]  # (B', B')
-            if not len(scores):
-                return scores.sum()
-            same = picture[present][:, None] == picture[present]  # no picture is the negative of itself
-            return contrastive_loss(scores, same, self.settings.temperature, self.settings.lambda_c)
+            return contrastive_loss(T_c @ V_c.T, same, self.settings.temperature, self.settings.lambda_c, present)
 
     # ---- CM ----
 
-    def swap(self, present: Tensor, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """2k posts (2k,), and of each the one whose picture it gets: the first k and the last k exchange theirs, but
-        for those that have the same. Each of several processes swaps among its own share of the batch."""
-        count = len(present)
-        k = int(self.settings.swap_share * count / 2)
-        if self.settings.swap == "representations":  # as released: always the last ones, with a picture or without
-            rows = torch.arange(count - 2 * k, count, device=present.device)
-        else:
-            having = present.nonzero()[:, 0]
-            rows = having[torch.randperm(len(having), device=present.device)[: 2 * min(k, len(having) // 2)]]
-        givers = rows.roll(len(rows) // 2)
-        other = picture[rows] != picture[givers]
-        return rows[other], givers[other]
+    def swap(self, H: Tensor, U: Tensor, V: Tensor, swapped: Tensor, givers: Tensor, **_) -> Tensor:
+        """V (B, T, d) where the `swapped` posts have seen their givers' pictures, or have what those have seen."""
+        if not len(swapped):  # no two pictures in the batch: attention over nothing is None on some GPUs
+            return V
+        V_swapped = self.interaction(H[swapped], U[givers]) if self.settings.swap == "pictures" else V[givers]
+        return V.index_copy(0, swapped, V_swapped.to(V.dtype))
 
     def match(self, H: Tensor, V: Tensor, mask: Tensor) -> Tensor:
         """Logits (B, 2) of "another's picture" and "its own", from the flattened pair [H ; V].
@@ -137,7 +126,7 @@ class MAF(nn.Module):
             H, V = H * mask[..., None], V * mask[..., None]
         return torch.einsum("btd,ktd->bk", H, W_h) + torch.einsum("btd,ktd->bk", V, W_v) + self.W_m.bias
 
-    def matching_loss(self, H: Tensor, V: Tensor, swapped: Tensor, mask: Tensor, present: Tensor, **_) -> Tensor:
+    def matching_loss(self, H: Tensor, V: Tensor, mask: Tensor, present: Tensor, swapped: Tensor, **_) -> Tensor:
         """Cross-entropy: the `swapped` rows of V saw another post's picture, the others their own."""
         own = torch.ones_like(present).index_fill(0, swapped, False)
         loss = F.cross_entropy(self.match(H, V, mask).float(), own.long(), reduction="none")  # (B,)
@@ -146,44 +135,44 @@ class MAF(nn.Module):
 
     # ---- fusion and tagging ----
 
-    def emissions(self, H: Tensor, V: Tensor | None, mask, first, present, **_) -> dict[str, Tensor]:
+    def emissions(self, H: Tensor, V: Tensor | None, mask, first_pieces, present, **_) -> dict[str, Tensor]:
         """`emissions` (B, W, K) of the tokens; with a picture also `p` (B,), and with a gate `g` (B, W, d)."""
-        H_first, found = _take(H, first), {}
+        H_first, found = _take(H, first_pieces), {}
         if V is None:
             return {"emissions": self.W_y(H_first)}
         if self.settings.matching:
             p = self.match(H, V, mask).float().softmax(-1)[:, 1]
             found["p"] = p = torch.where(present, p, 1.0)  # a missing picture's vector belongs to every post
             V = V * p[:, None, None].to(V.dtype)  # V' = p V
-        V = _take(V, first)
+        V = _take(V, first_pieces)
         if self.settings.gate:
             found["g"] = torch.sigmoid(self.W_t(H_first) + self.W_v(V))
             V = found["g"] * V
         return {"emissions": self.W_y(torch.cat([H_first, V], dim=-1)), **found}
 
-    def tagging_loss(self, emissions: Tensor, tags: Tensor, tokens: Tensor) -> Tensor:
+    def tagging_loss(self, emissions: Tensor, tags: Tensor, token_mask: Tensor) -> Tensor:
         """Minus the log-likelihood of a post's tags, averaged over the posts."""
         if self.crf:
-            return -self.crf.log_likelihood(emissions, tags, tokens).mean()
+            return -self.crf.log_likelihood(emissions, tags, token_mask).mean()
         loss = F.cross_entropy(emissions.float().transpose(1, 2), tags, reduction="none")  # (B, W)
-        return (loss * tokens).sum() / len(tags)
+        return (loss * token_mask).sum() / len(tags)
 
     @torch.no_grad()
     def tag(self, **batch) -> dict:
         """The best `tags` of each post, a list of lists; `p` (B,) and `g` (B, W, d) as in `emissions`."""
         H, _, V = self.encode(**batch)
         found = self.emissions(H, V, **batch)
-        emissions, tokens = found.pop("emissions"), batch["tokens"]
+        emissions, token_mask = found.pop("emissions"), batch["token_mask"]
         if self.crf:
-            return {"tags": self.crf.decode(emissions, tokens), **found}
-        best, lengths = emissions.argmax(-1).tolist(), tokens.sum(1).tolist()
+            return {"tags": self.crf.decode(emissions, token_mask), **found}
+        best, lengths = emissions.argmax(-1).tolist(), token_mask.sum(1).tolist()
         return {"tags": [row[:length] for row, length in zip(best, lengths, strict=True)], **found}
 
     @torch.no_grad()
-    def look(self, pieces, mask, first, image, present, **_) -> Tensor:
+    def look(self, pieces, mask, first_pieces, image, present, **_) -> Tensor:
         """Where in the picture each token looks: (B, W, R), rows sum to one."""
         H, U, _ = self.encode(pieces, mask, image, present)
-        return _take(self.interaction.weights(H, U), first)
+        return _take(self.interaction.weights(H, U), first_pieces)
 
 
 def projection_head(d: int) -> nn.Module:
@@ -191,6 +180,6 @@ def projection_head(d: int) -> nn.Module:
     return nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d))
 
 
-def _take(states: Tensor, first: Tensor) -> Tensor:
+def _take(states: Tensor, first_pieces: Tensor) -> Tensor:
     """The states of the tokens' first pieces: (B, T, d), (B, W) -> (B, W, d)."""
-    return states.gather(1, first[..., None].expand(-1, -1, states.shape[-1]))
+    return states.gather(1, first_pieces[..., None].expand(-1, -1, states.shape[-1]))

@@ -9,9 +9,10 @@ A sentence and a picture become unit vectors of one space, where a pair is close
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from lib.layers.distributed import gather
@@ -51,48 +52,45 @@ class VSE(nn.Module):
             nn.init.xavier_uniform_(self.W_I.weight)
         if settings.loss == "contrastive":
             self.log_scale = nn.Parameter(torch.tensor(-math.log(settings.temperature)))
-        self.negatives = settings.negatives
 
-    def at_epoch(self, epoch: int) -> None:
-        """The hardest negative alone teaches nothing to a fresh model: all of them come first."""
-        warming_up = self.settings.negatives == "hardest" and epoch < self.settings.hardest_after
-        self.negatives = "all" if warming_up else self.settings.negatives
-
-    def project(self, q: torch.Tensor) -> torch.Tensor:
+    def project(self, q: Tensor) -> Tensor:
         """x = W_I q, not yet of unit norm: (B, Q) -> (B, D)."""
         if self.settings.unit_features:
             q = normalize(q, dim=-1)
         return self.W_I(self.drop(q)).float()
 
-    def encode_images(self, q: torch.Tensor) -> torch.Tensor:
+    def encode_images(self, q: Tensor) -> Tensor:
         """Pictures in the joint space: (B, Q) -> (B, D), unit norm."""
         return normalize(self.project(q), dim=-1)
 
-    def encode_sentences(self, words: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    def encode_sentences(self, words: Tensor, lengths: Tensor) -> Tensor:
         """Sentences in the joint space: word indices (B, T), or frozen vectors (B, S) -> (B, D), unit norm."""
         return normalize(self.sentence(words, lengths).float(), dim=-1)
 
-    def forward(self, image, words, lengths, owner) -> dict[str, torch.Tensor]:
-        """The loss of one batch of pairs: q (B, Q), words (B, T), lengths (B,), owner (B,) the picture's number."""
+    def forward(self, image, words, lengths, owner) -> tuple[Tensor, Tensor]:
+        """s(x, v) (B, B) of one batch of pairs, and what is no negative (B, B): q (B, Q), words (B, T), lengths (B,),
+        owner (B,) the picture's number."""
         x = self.encode_images(image) if self.settings.normalise_images else self.project(image)  # (B, D)
         x, v, owner = gather(x), gather(self.encode_sentences(words, lengths)), gather(owner)
         same = owner[:, None] == owner[None, :]  # (B, B)
         if self.settings.same_picture_negatives:  # the released code's habit
             same = torch.eye(len(owner), dtype=torch.bool, device=owner.device)
         with torch.autocast(x.device.type, enabled=False):  # a margin needs more than bf16's three digits
-            scores = x @ v.T  # s(x, v), (B, B)
-        return {self.settings.loss: self.loss(scores, same)}
+            return x @ v.T, same
 
-    def loss(self, scores: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
-        """The mean over the pairs of a batch, of scores (B, B); `same` (B, B) marks what is no negative."""
-        if self.settings.loss == "contrastive":
-            return contrastive_loss(scores, same, (-self.log_scale).exp().clamp(min=0.01))
-        directions = "images" if self.settings.loss == "devise" else "both"
-        margin, reduction = self.settings.margin, self.settings.reduction
-        return pairwise_ranking_loss(scores, same, margin, self.negatives, directions, reduction)
+    def losses(self, part: str, batch: Mapping[str, Tensor], progress) -> dict[str, Tensor]:
+        """The mean loss over the pairs of a batch. The hardest negative alone teaches nothing to a fresh model: all of
+        them come first."""
+        scores, same = self(**batch)
+        s = self.settings
+        if s.loss == "contrastive":
+            return {"contrastive": contrastive_loss(scores, same, (-self.log_scale).exp().clamp(min=0.01))}
+        warming_up = s.negatives == "hardest" and progress.epoch < s.hardest_after
+        negatives, directions = "all" if warming_up else s.negatives, "images" if s.loss == "devise" else "both"
+        return {s.loss: pairwise_ranking_loss(scores, same, s.margin, negatives, directions, s.reduction)}
 
 
-def regularity_query(q: torch.Tensor, minus: torch.Tensor, plus: torch.Tensor) -> torch.Tensor:
+def regularity_query(q: Tensor, minus: Tensor, plus: Tensor) -> Tensor:
     """`picture - word + word` as a unit vector: (..., D) each, all of unit norm.
 
     x* = argmax_x (q - w_n + w_p) . x / ||q - w_n + w_p||        section 3.2
@@ -100,7 +98,7 @@ def regularity_query(q: torch.Tensor, minus: torch.Tensor, plus: torch.Tensor) -
     return normalize(q - minus + plus, dim=-1)
 
 
-def rerank_by_centroid(scores: torch.Tensor, gallery: torch.Tensor, shown: int = 4, top: int = 8) -> torch.Tensor:
+def rerank_by_centroid(scores: Tensor, gallery: Tensor, shown: int = 4, top: int = 8) -> Tensor:
     """The `shown` of the `top` best pictures that lie nearest to their centroid: scores (Q, N) -> indices (Q, shown).
 
     A picture that matches only by chance lies apart from the others (section 3.2).

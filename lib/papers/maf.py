@@ -13,21 +13,8 @@ from lib.encoders.tokens import CHARACTERS, TokenReader, token_encoder
 from lib.metrics.entities import chunks
 from lib.models.maf import MAF
 from lib.names import require_known
-from lib.papers import Variant
-from lib.papers.tagging import (
-    OUTCOMES,
-    TaggingData,
-    TaggingSettings,
-    load,
-    outcomes,
-    predict,
-    prepare,
-    score,
-)
-
-__all__ = ["OUTCOMES", "load", "outcomes", "predict", "prepare", "score"]  # the rest is defined here
-
-MONITOR = "F1"  # lenient and over all types, chosen on dev as the authors do
+from lib.run.paper import Paper, Variant
+from lib.tasks.tagging import TASK, TaggingSettings
 
 
 @dataclass(frozen=True)
@@ -52,8 +39,6 @@ class Settings(TaggingSettings):
     ner_weight: float = 1.0
     alpha: float = 0.2  # weight of CM's loss
     beta: float = 0.2  # weight of CA's loss
-    swap_share: float = 0.5  # of a batch's posts, the 2k whose pictures are swapped
-    swap: str = "pictures"  # or "representations": what a swapped post has seen, as released
     tag_swapped: bool = False  # whether the tagger learns from swapped posts too, as released
 
     def __post_init__(self):
@@ -63,46 +48,39 @@ class Settings(TaggingSettings):
         needing = [name for name in ("matching", "alignment", "gate") if getattr(self, name)]
         if needing and not self.image:
             raise ValueError(f"found {needing[0]} without image, expected image, or neither")
-        if not 0 <= self.swap_share <= 1:
-            raise ValueError(f"swap_share is {self.swap_share}, expected a share, 0 to 1")
 
 
-CHOICES = {"sentence": ("mean", "cls"), "tagger": ("crf", "softmax"), "swap": ("pictures", "representations")}
-SCHEDULE = {"schedule": "linear", "warmup": 0.1, "weight_decay": 0.01}
+CHOICES = {"sentence": ("mean", "cls"), "tagger": ("crf", "softmax")}
+SCHEDULE = dict(schedule="linear", warmup=0.1, weight_decay=0.01)
 PROFILES = {
-    "smoke": {
-        **SCHEDULE,
-        **{"epochs": 3, "batch_size": 16, "learning_rate": 2e-4, "text_layers": 2, "longest": 64},
-        **{"train_limit": 500, "image_size": 128, "alpha": 1.0, "beta": 1.0},
-    },
-    "small": {
-        **SCHEDULE,
-        **{"epochs": 8, "batch_size": 32, "learning_rate": 2e-4, "text_layers": 2, "longest": 64},
-        **{"image_size": 128, "alpha": 1.0, "beta": 1.0},
-    },
-    "paper": {**SCHEDULE, "epochs": 6, "batch_size": 16, "learning_rate": 1e-4},
+    "smoke": SCHEDULE
+    | dict(epochs=3, batch_size=16, learning_rate=2e-4, text_layers=2, longest=64)
+    | dict(train_limit=500, image_size=128, alpha=1.0, beta=1.0),
+    "small": SCHEDULE
+    | dict(epochs=8, batch_size=32, learning_rate=2e-4, text_layers=2, longest=64)
+    | dict(image_size=128, alpha=1.0, beta=1.0),
+    "paper": SCHEDULE | dict(epochs=6, batch_size=16, learning_rate=1e-4),
 }
-TEXT_ONLY = {"image": False, "matching": False, "alignment": False, "gate": False}
-RELEASED = {
-    **{"swap": "representations", "swap_share": 0.25, "tag_swapped": True, "pad_pairs": True, "batch_norm": "train"},
-    **{"sentence": "cls", "ner_weight": 0.62, "alpha": 0.38, "beta": 0.38},
-}
+TEXT_ONLY = dict(image=False, matching=False, alignment=False, gate=False)
+RELEASED = dict(
+    swap="representations", swap_share=0.25, tag_swapped=True, pad_pairs=True, batch_norm="train",
+    sentence="cls", ner_weight=0.62, alpha=0.38, beta=0.38,
+)  # fmt: skip
 VARIANTS = {
-    "text-softmax": Variant("text only, softmax", {**TEXT_ONLY, "tagger": "softmax"}),
+    "text-softmax": Variant("text only, softmax", TEXT_ONLY | dict(tagger="softmax")),
     "text": Variant("text only, CRF", TEXT_ONLY),
-    "image": Variant("text + image (BERT-ResNet-CRF)", {"matching": False, "alignment": False, "gate": False}),
-    "no-matching": Variant("MAF without CM", {"matching": False}),
-    "no-alignment": Variant("MAF without CA", {"alignment": False}),
-    "no-gate": Variant("MAF without gate", {"gate": False}),
-    "full": Variant("MAF", {}),
+    "image": Variant("text + image (BERT-ResNet-CRF)", dict(matching=False, alignment=False, gate=False)),
+    "no-matching": Variant("MAF without CM", dict(matching=False)),
+    "no-alignment": Variant("MAF without CA", dict(alignment=False)),
+    "no-gate": Variant("MAF without gate", dict(gate=False)),
+    "full": Variant("MAF"),
     "released": Variant("MAF, as released", RELEASED),
 }
 
 
-def context(data: TaggingData) -> dict:
-    """What a trained model needs of its corpus, as JSON: enough to use it where the corpus is not."""
-    picture_dim = data.train.encoder.row_shape[-1]
-    return {"labels": list(data.labels), "characters": list(data.characters), "picture_dim": picture_dim}
+def task(settings: Settings):
+    """Tagging the tokens of posts."""
+    return TASK
 
 
 def build(context: dict, settings: Settings) -> MAF:
@@ -113,7 +91,7 @@ def build(context: dict, settings: Settings) -> MAF:
     return MAF(text, context["picture_dim"], len(context["labels"]), settings)
 
 
-def initialise(model: MAF, context: dict, settings: Settings) -> None:
+def initialise(model: MAF, context: dict, settings: Settings, parent=None) -> None:
     """Start the text encoder from its published weights; one that reads characters has none."""
     if settings.text_encoder != CHARACTERS:
         _, published = pretrained(settings.text_encoder)
@@ -130,16 +108,17 @@ _TOKEN = regex.compile(rf"https?://\S+|[{_CHARACTER}]|[@#]?{_WORD}(?:['’-]{_WO
 class Predictor:
     """A trained tagger, for a sentence or a list of tokens, and a picture (a path or a PIL image) if there is one."""
 
-    def __init__(self, model: MAF, context: dict, settings: Settings, said: dict):
-        self.model, self.settings, self.said, self.labels = model.eval(), settings, said, context["labels"]
+    def __init__(self, model: MAF, context: dict, settings: Settings, predictions: dict):
+        self.model, self.settings, self.labels = model.eval(), settings, context["labels"]
+        self.predictions = predictions
         self.reader = TokenReader(settings.text_encoder, settings.longest, context["characters"])
         self.encoder = ImageEncoder(settings.image_encoder, "grid", settings.image_size)
 
     def __call__(self, text: str | Sequence[str], image=None) -> pd.DataFrame:
         """The entities as a table (entity, type, start, end), positions in tokens. Raises ValueError for no tokens."""
-        said = self.inspect(text, image)
-        found = chunks(said["tags"])
-        rows = [(" ".join(said["tokens"][start:end]), kind, start, end) for kind, start, end in found]
+        read = self.inspect(text, image)
+        found = chunks(read["tags"])
+        rows = [(" ".join(read["tokens"][start:end]), kind, start, end) for kind, start, end in found]
         return pd.DataFrame(rows, columns=["entity", "type", "start", "end"])
 
     def inspect(self, text: str | Sequence[str], image=None) -> dict:
@@ -151,7 +130,7 @@ class Predictor:
         if not tokens:
             raise ValueError(f"found no token in {text!r}, expected a sentence")
         batch = self._batch(tokens, image)
-        tagged, shown = self.model.tag(**batch), batch["tokens"]
+        tagged, shown = self.model.tag(**batch), batch["token_mask"]
         looks = self.settings.image and image is not None
         return {
             "tokens": tokens,
@@ -169,3 +148,6 @@ class Predictor:
         present = torch.full((len(windows),), image is not None)
         pictures = {"image": regions.expand(len(windows), -1, -1), "present": present}
         return {**pictures, **self.reader.batch(windows, s.longest if s.pad_pairs else None)}
+
+
+PAPER = Paper("maf", Settings, PROFILES, VARIANTS, task, build, initialise, Predictor)

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lib import experiment  # noqa: E402
 from lib.papers import maf  # noqa: E402
-from lib.training import fit  # noqa: E402
+from lib.run.training import fit  # noqa: E402
 
 import torch  # noqa: E402  isort: skip
 

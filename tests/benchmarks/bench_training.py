@@ -7,7 +7,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from lib import experiment
+from lib.run import experiment
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data-dir", help="folder of Flickr8k; IconWorld if not given")

@@ -39,9 +39,9 @@ def test_every_token_stands_in_one_window_with_its_first_piece(longest):
     reader, posts = TokenReader("minilm", longest), [["Paris", "is", "nice", "."] * 9, *POSTS]
     found = {i: [] for i in range(len(posts))}
     for window in reader.windows(posts):
-        assert len(window.pieces) <= longest and len(window.first) == window.stop - window.start
+        assert len(window.pieces) <= longest and len(window.first_pieces) == window.stop - window.start
         found[window.post] += range(window.start, window.stop)
-        for token, first in zip(posts[window.post][window.start : window.stop], window.first, strict=True):
+        for token, first in zip(posts[window.post][window.start : window.stop], window.first_pieces, strict=True):
             alone = reader.tokenizer.tokenize(token) or ["[UNK]"]
             assert reader.tokenizer.convert_ids_to_tokens(window.pieces[first]) == alone[0]
     assert [found[i] for i in found] == [list(range(len(post))) for post in posts]
@@ -58,7 +58,7 @@ def test_a_batch_masks_padding_of_pieces_and_of_tokens():
     windows = reader.windows(POSTS)
     batch, wide = reader.batch(windows), reader.batch(windows, 32)
     assert batch["mask"].sum(1).tolist() == [len(window.pieces) for window in windows]
-    assert batch["tokens"].sum(1).tolist() == [6, 4, 1]
+    assert batch["token_mask"].sum(1).tolist() == [6, 4, 1]
     assert wide["pieces"].shape == wide["mask"].shape == (3, 32)
     assert torch.equal(wide["pieces"][:, : batch["pieces"].shape[1]], batch["pieces"])
     assert not wide["mask"][:, batch["pieces"].shape[1] :].any()
@@ -70,7 +70,7 @@ def test_characters_serve_any_script_without_an_encoder():
     windows = reader.windows([["巴黎", "在", "火星"]])
     spelled = [characters[i] for i in windows[0].pieces]
     assert spelled == ["<begin>", "巴", "黎", "在", "<unk>", "<unk>", "<end>"]
-    assert windows[0].first == (1, 3, 4)
+    assert windows[0].first_pieces == (1, 3, 4)
     states = token_encoder(CHARACTERS, characters)(input_ids=torch.tensor([windows[0].pieces])).last_hidden_state
     assert states.shape == (1, 7, 192)
 

@@ -1,5 +1,6 @@
 """MAF: each part says what its equation says, read the plain way."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +8,7 @@ from transformers import BertConfig, BertModel
 
 from lib.models.maf import MAF
 from lib.papers.maf import TEXT_ONLY, Settings
+from lib.tasks.tagging import swap
 from tests.processes import on_two_processes
 
 D, P, K, LONGEST = 24, 10, 5, 12
@@ -32,9 +34,15 @@ def batch(missing: tuple[int, ...] = (), length: int = 9) -> dict[str, torch.Ten
     tags = torch.randint(0, K, tokens.shape, generator=generator) * tokens
     pieces = F.pad(pieces, (0, length - 9)) * mask
     return {
-        **{"pieces": pieces, "mask": mask, "first": first, "tokens": tokens},
+        **{"pieces": pieces, "mask": mask, "first_pieces": first, "token_mask": tokens},
         **{"image": image, "present": present, "picture": torch.arange(6).where(present, -1), "tags": tags},
+        **swapped(present, torch.arange(6)),
     }
+
+
+def swapped(present: torch.Tensor, picture: torch.Tensor, share: float = 0.7, kind: str = "pictures") -> dict:
+    """Which posts get whose pictures, as the task says in a batch."""
+    return swap(picture.where(present, -1).numpy(), share, kind, np.random.default_rng(0))
 
 
 def test_emissions_are_those_of_the_equations_token_by_token():
@@ -49,7 +57,7 @@ def test_emissions_are_those_of_the_equations_token_by_token():
         p = F.linear(flat.flatten(), maf.W_m.weight, maf.W_m.bias).softmax(0)[1]
         assert found["p"][i].item() == pytest.approx(p.item(), abs=1e-5)
         for w in range(TOKENS[i]):
-            h, v = H[i, b["first"][i, w]], p * V[i, b["first"][i, w]]
+            h, v = H[i, b["first_pieces"][i, w]], p * V[i, b["first_pieces"][i, w]]
             g = torch.sigmoid(maf.W_t(h) + maf.W_v(v))
             assert torch.allclose(found["emissions"][i, w], maf.W_y(torch.cat([h, g * v])), atol=1e-5)
 
@@ -69,7 +77,7 @@ def test_variants_leave_parts_out(changes, parts):
 def test_without_gate_and_matching_the_picture_is_taken_whole():
     maf, b = model(matching=False, gate=False), batch()
     H, _, V = maf.encode(**b)
-    pair = torch.cat([H[2, b["first"][2]], V[2, b["first"][2]]], dim=-1)
+    pair = torch.cat([H[2, b["first_pieces"][2]], V[2, b["first_pieces"][2]]], dim=-1)
     assert torch.allclose(maf.emissions(H, V, **b)["emissions"][2], maf.W_y(pair), atol=1e-6)
 
 
@@ -88,28 +96,11 @@ def test_padding_reaches_nothing_unless_pairs_are_padded():
         assert torch.allclose(a, b, atol=1e-5) == (not padded)
 
 
-def test_swapped_posts_exchange_pictures_in_two_halves():
-    maf = model()
-    rows, givers = maf.swap(torch.ones(6, dtype=torch.bool), torch.arange(6))
-    assert len(rows) == 4 and len(set(rows.tolist())) == 4  # 2k of a share of 0.7
-    assert givers.tolist() == [*rows[2:].tolist(), *rows[:2].tolist()]
-
-
-def test_posts_without_picture_take_no_part_in_swaps():
-    b, maf = batch(missing=(0, 3, 4)), model()
-    for _ in range(5):
-        rows, givers = maf.swap(b["present"], b["picture"])
-        assert set(rows.tolist()) == set(givers.tolist()) <= {1, 2, 5} and len(rows) == 2
-    assert len(model().swap(torch.zeros(6, dtype=torch.bool), torch.full((6,), -1))[0]) == 0
-
-
 @pytest.mark.parametrize("swap", ["pictures", "representations"])
-def test_posts_that_share_a_picture_do_not_get_it_as_another(swap):
-    maf, shared = model(swap=swap, swap_share=1.0), torch.tensor([1, 1, 2, 1, 1, 2])
-    for _ in range(9):
-        rows, givers = maf.swap(torch.ones(6, dtype=torch.bool), shared)
-        assert (shared[rows] != shared[givers]).all() and len(rows) <= 4
+def test_posts_that_share_a_picture_teach_nothing_about_matching(swap):
     everywhere = {**batch(), "picture": torch.zeros(6, dtype=torch.int64)}
+    everywhere |= swapped(everywhere["present"], everywhere["picture"], 1.0, swap)
+    maf = model(swap=swap)
     losses = maf(**everywhere)
     judged = maf.match(*maf.encode(**everywhere)[::2], everywhere["mask"])
     assert losses["matching"].item() == pytest.approx(0.2 * F.cross_entropy(judged, torch.ones(6).long()).item())
@@ -122,7 +113,7 @@ def plain_matching_loss(maf, b, negatives: dict[int, int]):
     for i in range(6):
         if not b["present"][i] and i not in negatives:
             continue
-        one = {name: value[i : i + 1] for name, value in b.items()}
+        one = {name: value[i : i + 1] for name, value in b.items() if name not in ("swapped", "givers")}
         one["image"] = b["image"][negatives.get(i, i)][None]
         H, _, V = maf.encode(**one)
         losses.append(F.cross_entropy(maf.match(H, V, one["mask"]), torch.tensor([int(i not in negatives)])))
@@ -132,25 +123,23 @@ def plain_matching_loss(maf, b, negatives: dict[int, int]):
 @pytest.mark.parametrize("missing", [(), (1, 4)])
 def test_matching_loss_sees_the_swapped_pictures(missing):
     maf, b = model(), batch(missing)
-    torch.manual_seed(3)
-    rows, givers = maf.swap(b["present"], b["picture"])
-    expected = plain_matching_loss(maf, b, dict(zip(rows.tolist(), givers.tolist(), strict=True)))
-    torch.manual_seed(3)
+    expected = plain_matching_loss(maf, b, dict(zip(b["swapped"].tolist(), b["givers"].tolist(), strict=True)))
+    assert len(b["swapped"]) == 4
     assert maf(**b)["matching"].item() == pytest.approx(maf.settings.alpha * expected.item(), rel=1e-4)
 
 
 def test_the_released_code_exchanges_what_the_last_posts_have_seen():
     maf, b = model(swap="representations"), batch()
-    rows, givers = maf.swap(b["present"], b["picture"])
-    assert rows.tolist() == [2, 3, 4, 5] and givers.tolist() == [4, 5, 2, 3]
+    b |= swapped(b["present"], b["picture"], kind="representations")
+    rows, givers = b["swapped"], b["givers"]
     H, _, V = maf.encode(**b)
     seen = V.clone()
     seen[rows] = V[givers]
     expected = F.cross_entropy(maf.match(H, seen, b["mask"]), torch.tensor([1, 1, 0, 0, 0, 0]))
     losses = maf(**b)
     assert losses["matching"].item() == pytest.approx(0.2 * expected.item(), rel=1e-5)
-    honest = maf.tagging_loss(maf.emissions(H, V, **b)["emissions"], b["tags"], b["tokens"])
-    misled = maf.tagging_loss(maf.emissions(H, seen, **b)["emissions"], b["tags"], b["tokens"])
+    honest = maf.tagging_loss(maf.emissions(H, V, **b)["emissions"], b["tags"], b["token_mask"])
+    misled = maf.tagging_loss(maf.emissions(H, seen, **b)["emissions"], b["tags"], b["token_mask"])
     assert losses["ner"].item() == pytest.approx(honest.item(), rel=1e-5)
     released = model(swap="representations", tag_swapped=True)(**b)["ner"]
     assert released.item() == pytest.approx(misled.item(), rel=1e-5)
@@ -175,6 +164,7 @@ def test_alignment_loss_reads_as_the_equation(missing, sentence):
 
 def test_a_missing_picture_is_a_learned_vector_that_belongs_to_every_post():
     maf, b = model(tagger="crf"), batch(missing=tuple(range(6)))
+    assert len(b["swapped"]) == 0
     other = {**b, "image": torch.randn_like(b["image"])}
     assert maf.tag(**b)["tags"] == maf.tag(**other)["tags"] and maf.tag(**b)["p"].tolist() == [1.0] * 6
     losses = maf(**b)
@@ -192,7 +182,7 @@ def test_softmax_and_crf_tag_only_tokens():
     emissions = maf.emissions(*maf.encode(**b)[::2], **b)["emissions"]
     rows = [(emissions[i, :n], b["tags"][i, :n]) for i, n in enumerate(TOKENS)]
     plain = sum(F.cross_entropy(*row, reduction="sum") for row in rows)
-    assert maf.tagging_loss(emissions, b["tags"], b["tokens"]).item() == pytest.approx(plain.item() / 6, rel=1e-5)
+    assert maf.tagging_loss(emissions, b["tags"], b["token_mask"]).item() == pytest.approx(plain.item() / 6, rel=1e-5)
 
 
 def test_weights_and_rates_are_as_set():
@@ -214,7 +204,7 @@ def test_attention_is_where_tokens_look():
     looks = maf.look(**b)
     assert looks.shape == (6, 6, 4)
     H, U, _ = maf.encode(**b)
-    assert torch.allclose(looks[3, 1], maf.interaction.weights(H, U)[3, b["first"][3, 1]])
+    assert torch.allclose(looks[3, 1], maf.interaction.weights(H, U)[3, b["first_pieces"][3, 1]])
 
 
 @pytest.mark.parametrize("changes, message", [
@@ -235,12 +225,13 @@ def test_heads_share_the_width():
 
 SHARED = """
 import lib, torch, torch.distributed as dist
-from tests.models.test_maf import batch, model
+from tests.models.test_maf import batch, model, swapped
 torch.set_num_threads(1)
 
 def gradients(rows, **changes):
     maf = model(**changes)
-    losses = maf(**{name: value[rows] for name, value in batch((0, 3)).items()})
+    mine = {name: value[rows] for name, value in batch((0, 3)).items() if name not in ("swapped", "givers")}
+    losses = maf(**mine, **swapped(mine["present"], mine["picture"]))
     sum(losses.values()).backward()
     return losses, {name: p.grad for name, p in maf.named_parameters()}
 

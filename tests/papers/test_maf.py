@@ -5,9 +5,12 @@ import json
 import pytest
 import torch
 
-from lib import experiment, predict
-from lib.papers import maf, modalities
-from tests.papers.test_tagging import write_corpus
+from lib import predict
+from lib.analysis import modalities
+from lib.papers import maf
+from lib.run import experiment
+from lib.tasks import tagging
+from tests.tasks.test_tagging import write_corpus
 
 pytestmark = pytest.mark.filterwarnings("ignore:12 of 36 pictures are missing")
 TINY = {"text_layers": 1, "longest": 20, "image_size": 64, "epochs": 1, "batch_size": 6, "train_limit": None}
@@ -26,13 +29,13 @@ def run(variant: str, settings: dict, folder) -> experiment.Result:
 def test_every_variant_trains_and_can_be_tried(variant, settings, tmp_path):
     result = run(variant, settings, tmp_path)
     said = result.predictions()
-    assert maf.score(said) == result.scores["test"] and {"F1", "strict F1"} <= set(result.scores["dev"])
+    assert tagging.score(said) == result.scores["test"] and {"F1", "strict F1"} <= set(result.scores["dev"])
     judges = maf.VARIANTS[variant].changes.get("matching", True)
     assert (said["matching"] == 1).all() != judges
     predictor = predict.load(result.folder)
-    post = maf.load(experiment.resolve("maf", variant, settings)).test.examples[1]
+    post = tagging.load(experiment.resolve("maf", variant, settings)).test.examples[1]
     found = predictor.inspect(post.tokens, post.image)
-    assert found["tags"] == said["said"][1]  # the same as in the report
+    assert found["tags"] == said["predicted"][1]  # the same as in the report
     assert (found["matching"] is not None) == judges
     if judges:
         assert found["matching"] == pytest.approx(said["matching"][1].item(), abs=0.02)
@@ -50,9 +53,9 @@ def test_the_text_encoder_starts_from_its_published_weights(settings):
     from lib.encoders.text import pretrained
 
     chosen = experiment.resolve("maf", "full", settings)
-    data = maf.load(chosen)
-    model = maf.build(maf.context(data), chosen)
-    maf.initialise(model, maf.context(data), chosen)
+    data = tagging.load(chosen)
+    model = maf.build(tagging.context(data), chosen)
+    maf.initialise(model, tagging.context(data), chosen)
     published = pretrained("minilm")[1].state_dict()
     mine = model.text.state_dict()
     assert mine and all(torch.equal(weight, published[name]) for name, weight in mine.items())
@@ -61,11 +64,11 @@ def test_the_text_encoder_starts_from_its_published_weights(settings):
 
 def test_pictures_are_judged_beside_those_of_other_posts(settings, tmp_path):
     result = run("full", settings, tmp_path)
-    data = maf.load(experiment.resolve("maf", "full", settings))
+    data = tagging.load(experiment.resolve("maf", "full", settings))
     judged = modalities.judged(result.folder, data)
     assert judged["own"].tolist() == [True] * 8 + [False] * 8  # four of twelve have no picture
     assert judged["matching"].between(0, 1).all() and judged["matching"].nunique() > 8
-    assert modalities.kinds(data) == {} and modalities.by_kind(_row(result), data).empty
+    assert tagging.groups(data) == {} and modalities.by_kind(_row(result), data).empty
 
 
 def _row(result):
@@ -76,15 +79,15 @@ def _row(result):
 
 def test_on_iconworld_scores_are_told_by_what_decides(tmp_path):
     settings = {**TINY, "train_limit": 24}
-    data = maf.load(experiment.resolve("maf", "text", settings))
-    kinds = modalities.kinds(data)
-    assert sum(kinds[f"{kind} decides"] for kind in ("picture", "text", "neither")).tolist() == [1] * len(
+    data = tagging.load(experiment.resolve("maf", "text", settings))
+    kinds = tagging.groups(data)
+    assert sum(kinds[kind] for kind in ("picture", "text", "neither")).tolist() == [1] * len(
         data.test.examples
     )
     result = run("text", settings, tmp_path)
     table = modalities.by_kind(_row(result), data).set_index("kind")["F1"]
     said = result.predictions()
-    assert modalities.f1_by_kind(said, {}) == {"all": pytest.approx(maf.score(said)["F1"])}
-    own = [i for i, shown in enumerate(kinds["its own picture"]) if shown]
-    part = {name: [said[name][i] for i in own] for name in ("gold", "said")}
-    assert table["its own picture"] == pytest.approx(maf.score(part)["F1"])
+    assert modalities.f1_by_kind(said, {}) == {"all": pytest.approx(tagging.score(said)["F1"])}
+    own = [i for i, shown in enumerate(kinds["own picture"]) if shown]
+    part = {name: [said[name][i] for i in own] for name in ("gold", "predicted")}
+    assert table["own picture"] == pytest.approx(tagging.score(part)["F1"])

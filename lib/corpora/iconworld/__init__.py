@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 
 from lib.corpora.iconworld.draw import RENDERER
+from lib.sources import hash_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Split(Sequence):
 
 
 def fingerprint(options: dict, *sources: str) -> str:
-    """16 hex digits that change with the options, the view's source files, or anything that decides a pixel."""
-    code = [Path(file).read_bytes() for file in (__file__, *sources)]
-    parts = [repr(sorted(options.items())).encode(), RENDERER.encode(), *code]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    """16 hex digits that change with the options, the code of the view, or anything that decides a pixel."""
+    code = hash_of(*(Path(file) for file in (__file__, *sources)))
+    parts = [repr(sorted(options.items())), RENDERER, code]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -1,6 +1,5 @@
 """How IconWorld looks: icons of Font Awesome as stickers with an outline and a shadow, on simple backgrounds."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from lib.corpora.iconworld import backgrounds
 from lib.corpora.iconworld.backgrounds import Colour, background, gradient
 from lib.corpora.types import DataError
+from lib.sources import hash_of
 
 PALETTE: dict[str, Colour] = {
     "red": (222, 45, 45),
@@ -44,9 +44,8 @@ PACKAGE = files("fontawesomefree") / "static" / "fontawesomefree"
 FONTS = {"solid": "fa-solid-900.ttf", "regular": "fa-regular-400.ttf", "brands": "fa-brands-400.ttf"}
 
 # Everything beside a scene that decides its pixels. A changed renderer changes every key, so no cache is stale.
-_SOURCES = b"".join(Path(file).read_bytes() for file in (__file__, backgrounds.__file__))
 _PACKAGES = ", ".join(f"{name} {version(name)}" for name in ("fontawesomefree", "pillow"))
-RENDERER = f"{hashlib.sha256(_SOURCES).hexdigest()[:16]}, {_PACKAGES}"
+RENDERER = f"{hash_of(Path(__file__), Path(backgrounds.__file__))}, {_PACKAGES}"
 
 
 @dataclass(frozen=True)

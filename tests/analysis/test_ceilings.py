@@ -2,9 +2,10 @@
 
 import pytest
 
-from lib import experiment
-from lib.papers import inside, vse
-from lib.papers.retrieval import RetrievalSettings, load
+from lib.analysis import ceilings
+from lib.papers import vse
+from lib.run import experiment
+from lib.tasks.retrieval import RetrievalSettings, load, predict, score
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +14,7 @@ def data():
 
 
 def test_a_caption_is_true_of_its_own_picture_and_of_those_that_show_the_same(data):
-    true = inside.true_pictures(data)
+    true = ceilings.true_pictures(data)
     assert all(owner in pictures for owner, pictures in zip(data.test.owner.tolist(), true, strict=True))
     caption = next(i for i, text in enumerate(data.test.captions) if text == "there is a black bird")
     for index, example in enumerate(data.test.examples):
@@ -31,13 +32,13 @@ def test_elsewhere_only_the_owner_is_known(tmp_path):
         (tmp_path / f"Flickr_8k.{split}Images.txt").write_text(f"{name}\n")
     (tmp_path / "Flickr8k.token.txt").write_text("".join(f"{name}#0\ta dog\n{name}#1\ta cat\n" for name in names))
     small = load(RetrievalSettings(dataset="flickr8k", data_dir=str(tmp_path), image_size=32))
-    assert inside.true_pictures(small) == [{0}, {0}]
-    assert inside.perfect_reader(small) == {}
+    assert ceilings.true_pictures(small) == [{0}, {0}]
+    assert ceilings.perfect_reader(small) == {}
 
 
 def test_learning_lies_between_chance_and_a_perfect_reader(data, tmp_path):
     learned = experiment.run("vse", "sum", 0, {"epochs": 3}, folder=tmp_path, log=lambda line: None).scores["test"]
-    chance = vse.score(vse.predict(vse.RandomRanking(8), data.test))
-    perfect = inside.perfect_reader(data)
+    chance = score(predict(vse.RandomRanking(8), data.test))
+    perfect = ceilings.perfect_reader(data)
     for metric in ("i2t R@1", "t2i R@1"):
         assert 10 * chance[metric] < learned[metric] < perfect[metric] - 10

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib.plots import _token_lines
+from lib.report.plots import _token_lines
 
 
 def test_long_sentences_take_several_lines_and_lose_no_token():

@@ -5,10 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
+from lib.analysis import modalities
 from lib.corpora import DataError
 from lib.metrics import entities
-from lib.papers import maf, modalities, tagging
-from lib.papers.tagging import TaggingSettings, load, outcomes, score
+from lib.papers import maf
+from lib.tasks import tagging
+from lib.tasks.tagging import TaggingSettings, load, score, statistics, swap
 
 LONG = [("Ann", "B-PER"), ("went", "O"), ("home", "O"), (".", "O")] * 9 + [("Rio", "B-LOC")]
 SHORT = [("Rio", "I-LOC"), ("!", "O")]
@@ -49,7 +51,8 @@ def test_long_posts_are_read_in_parts_that_keep_picture_and_tags(data):
     parts = [i for i, window in enumerate(train.windows) if window.post == 1]
     assert len(parts) == 3 and train.lengths.max() <= 20
     batch = train.batch(parts)
-    tags = [data.labels[tag] for row, shown in zip(batch["tags"], batch["tokens"], strict=True) for tag in row[shown]]
+    shown = zip(batch["tags"], batch["token_mask"], strict=True)
+    tags = [data.labels[tag] for row, mask in shown for tag in row[mask]]
     assert tags == [tag for _, tag in LONG]
     assert torch.equal(batch["image"], train.features[[1, 1, 1]]) and batch["present"].all()
     assert batch["picture"].unique().numel() == 1 and train.batch(range(5))["picture"].unique().numel() > 1
@@ -61,6 +64,40 @@ def test_missing_pictures_are_marked(data):
     assert not batch["image"][~batch["present"]].any() and batch["image"][batch["present"]].any()
 
 
+def swapped(picture, share=0.7, kind="pictures", seed=0) -> tuple:
+    found = swap(np.array(picture), share, kind, np.random.default_rng(seed))
+    return found["swapped"].tolist(), found["givers"].tolist()
+
+
+def test_swapped_posts_exchange_pictures_in_two_halves():
+    rows, givers = swapped(range(6))
+    assert len(set(rows)) == 4  # 2k of a share of 0.7
+    assert givers == [*rows[2:], *rows[:2]]
+    assert swapped(range(6), kind="representations") == ([2, 3, 4, 5], [4, 5, 2, 3])
+    assert swapped(range(6), seed=1) != (rows, givers)
+
+
+def test_posts_without_picture_take_no_part_in_swaps():
+    for seed in range(5):
+        rows, givers = swapped([-1, 1, 2, -1, -1, 5], seed=seed)
+        assert set(rows) == set(givers) <= {1, 2, 5} and len(rows) == 2
+    assert swapped([-1] * 6) == ([], [])
+
+
+@pytest.mark.parametrize("kind", ["pictures", "representations"])
+def test_posts_that_share_a_picture_do_not_get_it_as_another(kind):
+    shared = [1, 1, 2, 1, 1, 2]
+    for seed in range(9):
+        rows, givers = swapped(shared, 1.0, kind, seed)
+        assert all(shared[a] != shared[b] for a, b in zip(rows, givers, strict=True)) and len(rows) <= 4
+
+
+def test_a_training_batch_says_who_gets_whose_picture(data):
+    batch = data.train.batch(range(20), np.random.default_rng(0))
+    assert batch["present"][batch["swapped"]].all() and len(batch["swapped"]) == len(batch["givers"]) > 0
+    assert "swapped" not in data.train.batch(range(20))
+
+
 class Oracle(torch.nn.Module):
     """Says the gold tags, and that a picture matches as often as its batch's number says."""
 
@@ -68,38 +105,34 @@ class Oracle(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
 
-    def tag(self, tags, tokens, pieces, **_):
-        rows = [row[shown].tolist() for row, shown in zip(tags, tokens, strict=True)]
+    def tag(self, tags, token_mask, pieces, **_):
+        rows = [row[shown].tolist() for row, shown in zip(tags, token_mask, strict=True)]
         return {"tags": rows, "p": (pieces > 0).sum(1) / 100}
 
 
 def test_windows_join_to_posts_in_their_order(data):
-    said = tagging.predict(Oracle(), data.test, batch=2)
-    assert said["said"] == said["gold"] == [[tag for _, tag in (LONG if i % 2 else SHORT)] for i in range(12)]
-    assert score(said)["F1"] == 100.0
+    found = tagging.predict(Oracle(), data.test, batch=2)
+    assert found["predicted"] == found["gold"] == [[tag for _, tag in (LONG if i % 2 else SHORT)] for i in range(12)]
+    assert score(found)["F1"] == 100.0
     lengths = [data.test.lengths[[w.post == 1 for w in data.test.windows]].mean() / 100, data.test.lengths[0] / 100]
-    assert said["matching"][[1, 0]].tolist() == pytest.approx(lengths)
+    assert found["matching"][[1, 0]].tolist() == pytest.approx(lengths)
 
 
 GOLD = [["B-PER", "I-PER", "O"], ["O", "I-LOC"], ["B-LOC"], ["O"]]
-SAID = [["B-PER", "O", "O"], ["O", "I-LOC"], ["B-PER"], ["B-ORG"]]
+PREDICTED = [["B-PER", "O", "O"], ["O", "I-LOC"], ["B-PER"], ["B-ORG"]]
 
 
 def test_scores_are_those_of_the_metric_under_flat_names():
-    flat = score({"gold": GOLD, "said": SAID})
-    strict = entities.evaluate(GOLD, SAID, "strict")
+    flat = score({"gold": GOLD, "predicted": PREDICTED})
+    strict = entities.evaluate(GOLD, PREDICTED, "strict")
     assert (flat["P"], flat["R"]) == (25.0, pytest.approx(100 / 3))
     assert flat["strict F1"] == strict["f1"] == 0.0 and flat["F1 LOC"] == pytest.approx(200 / 3)
 
 
 @pytest.mark.parametrize("metric", ["P", "R", "F1", "strict F1", "F1 LOC", "F1 MISC", "strict R"])
-def test_outcomes_of_posts_add_up_to_the_score(metric):
-    class Result:
-        def predictions(self):
-            return {"gold": GOLD, "said": SAID}
-
-    above, below = outcomes(Result(), metric).sum(0)
-    expected = score({"gold": GOLD, "said": SAID}).get(metric, 0.0)
+def test_statistics_of_posts_add_up_to_the_score(metric):
+    above, below = statistics({"gold": GOLD, "predicted": PREDICTED}, metric).sum(0)
+    expected = score({"gold": GOLD, "predicted": PREDICTED}).get(metric, 0.0)
     assert 100 * above / max(1, below) == pytest.approx(expected)
 
 
@@ -140,8 +173,8 @@ def test_auc_is_the_chance_to_rank_right():
 
 def test_the_predictor_takes_sentences_tokens_and_pictures(data, settings):
     chosen = maf.Settings(**{**vars(settings), "text_layers": 1})
-    model = maf.build(maf.context(data), chosen)
-    predictor = maf.Predictor(model, maf.context(data), chosen, {})
+    model = maf.build(tagging.context(data), chosen)
+    predictor = maf.Predictor(model, tagging.context(data), chosen, {})
     found = predictor.inspect("@ann_b in Sa\u0303o Paulo-Rio! X我々 http://t.co/x", data.test.examples[1].image)
     assert found["tokens"] == ["@ann_b", "in", "Sa\u0303o", "Paulo-Rio", "!", "X", "我", "々", "http://t.co/x"]
     assert found["attention"].shape == (9, 4) and found["gate"].shape == (9,) and 0 < found["matching"] < 1

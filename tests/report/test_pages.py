@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import claims, experiment, plots, report
 from lib.papers import maf, vse
-from lib.papers.vse import OUTCOMES, VARIANTS
+from lib.papers.vse import VARIANTS
+from lib.report import claims, pages, plots
+from lib.run import experiment
+from lib.tasks import retrieval, tagging
 
 METRICS = ["i2t R@1", "t2i R@1", "rsum"]
 
@@ -22,13 +24,13 @@ def runs(tmp_path_factory):
 
 def test_summary_is_mean_and_std_over_seeds(runs):
     mine = runs.loc[runs["variant"] == "lstm", "rsum"]
-    row = report.summary(runs, METRICS).loc["lstm"]
+    row = pages.summary(runs, METRICS).loc["lstm"]
     assert row["runs", "seeds"] == 2
     assert row["rsum", "mean"] == pytest.approx(mine.mean()) and row["rsum", "std"] == pytest.approx(mine.std(ddof=1))
 
 
 def test_the_table_sets_the_paper_beside_ours(runs):
-    table = report.ablation_table(runs, "vse", METRICS, "flickr8k")
+    table = pages.ablation_table(runs, "vse", METRICS, "flickr8k")
     assert table["variant"].tolist() == [
         "random ranking",
         "LSTM, as in the paper",
@@ -36,17 +38,17 @@ def test_the_table_sets_the_paper_beside_ours(runs):
     ]
     assert table["published"].iloc[1] == "18.0 | 12.5"
     assert all(" ± " in cell for cell in table["rsum"])
-    assert "published" not in report.ablation_table(runs, "vse", METRICS, "iconworld-captions")
+    assert "published" not in pages.ablation_table(runs, "vse", METRICS, "iconworld-captions")
 
 
 def test_one_seed_has_no_spread(runs):
-    table = report.ablation_table(runs[runs["seed"] == 0], "vse", METRICS, "flickr8k")
+    table = pages.ablation_table(runs[runs["seed"] == 0], "vse", METRICS, "flickr8k")
     assert not any("±" in cell or "nan" in cell for cell in table["rsum"])
 
 
 def test_claims_get_verdicts(runs):
-    table = report.claims_table(runs, "vse", "flickr8k")
-    assert set(table["metric"]) == set(OUTCOMES)
+    table = pages.claims_table(runs, "vse", "flickr8k")
+    assert set(table["metric"]) == set(retrieval.RECALLS)
     mine = table[table["claim"] == "LSTM, OxfordNet"].set_index("metric")
     ours = runs.loc[runs["variant"] == "lstm", "i2t R@10"].mean()
     assert float(mine.loc["i2t R@10", "ours"]) == pytest.approx(ours, abs=0.06)
@@ -57,8 +59,8 @@ def test_claims_get_verdicts(runs):
 def test_what_a_paper_did_not_measure_is_no_claim(runs, monkeypatch):
     row = {"variant": "lstm", "source": "a paper", "sure": "source"}
     rows = pd.DataFrame([{**row, "row": "one", "i2t R@1": 5.0}, {**row, "row": "all", "i2t R@1": 6.0, "t2i R@1": 7.0}])
-    monkeypatch.setattr(report, "published", lambda paper, dataset: rows)
-    table = report.claims_table(runs, "vse", "flickr8k")
+    monkeypatch.setattr(pages, "published", lambda paper, dataset: rows)
+    table = pages.claims_table(runs, "vse", "flickr8k")
     assert list(zip(table["claim"], table["metric"], strict=True)) == [
         ("one", "i2t R@1"),
         ("all", "i2t R@1"),
@@ -72,7 +74,7 @@ def test_what_a_paper_did_not_measure_is_no_claim(runs, monkeypatch):
 ])  # fmt: skip
 def test_a_published_row_on_one_line_in_the_order_of_the_table(numbers, line):
     columns = ["P", "R", "F1", "F1 LOC", "F1 MISC", "F1 PER", "i2t R@1", "i2t median", "t2i R@1"]
-    assert report._one_line(pd.Series({"row": "a", "sure": "copy", **numbers}), columns) == line
+    assert pages._one_line(pd.Series({"row": "a", "sure": "copy", **numbers}), columns) == line
 
 
 def summands(hits: np.ndarray) -> np.ndarray:
@@ -114,17 +116,17 @@ def test_a_comparison_is_paired_by_query():
 
 
 def test_comparisons_need_both_sides(runs):
-    assert report.comparisons_table(runs[runs["variant"] != "devise"], "vse").empty
-    table = report.comparisons_table(runs, "vse").set_index("metric")
+    assert pages.comparisons_table(runs[runs["variant"] != "devise"], "vse").empty
+    table = pages.comparisons_table(runs, "vse").set_index("metric")
     means = runs.groupby("variant")["i2t R@1"].mean()
     assert float(table.loc["i2t R@1", "difference"]) == pytest.approx(means["lstm"] - means["devise"], abs=0.06)
 
 
 def test_published_claims_are_complete():
-    for module in (vse, maf):
-        for claim in claims.comparisons(module.__name__.rpartition(".")[2]):
-            assert {claim["above"], claim["below"]} <= set(module.VARIANTS)
-            assert set(claim["metrics"]) <= set(module.OUTCOMES)
+    for paper, metrics in ((vse.PAPER, retrieval.RECALLS), (maf.PAPER, tagging.METRICS)):
+        for claim in claims.comparisons(paper.name):
+            assert {claim["above"], claim["below"]} <= set(paper.VARIANTS)
+            assert set(claim["metrics"]) <= set(metrics)
     for dataset in ("twitter2015", "twitter2017"):
         rows = claims.published("maf", dataset)
         assert set(rows["variant"]) <= set(maf.VARIANTS) and rows[["P", "R", "F1"]].notna().all().all()
@@ -132,15 +134,15 @@ def test_published_claims_are_complete():
     for dataset in ("flickr8k", "flickr30k", "coco"):
         rows = claims.published("vse", dataset)
         assert set(rows["variant"]) <= set(VARIANTS)
-        assert rows[["row", "source", *OUTCOMES]].notna().all().all()
+        assert rows[["row", "source", *retrieval.RECALLS]].notna().all().all()
         assert set(rows["sure"]) <= {"source", "copy", "memory"}
     assert claims.published("vse", "iconworld-captions").empty
 
 
 def test_a_report_is_written_and_indexed(runs, tmp_path):
-    out = report.Report("vse", "flickr8k", "paper", root=tmp_path)
-    (out.folder / "of-an-earlier-notebook.csv").touch()
-    table = report.ablation_table(runs, "vse", METRICS, "flickr8k")
+    out = pages.Report("vse", "flickr8k", "paper", root=tmp_path)
+    (out.folder / "somebody's.csv").touch()
+    table = pages.ablation_table(runs, "vse", METRICS, "flickr8k")
     out.table("ablation", "Ablation", table)
     out.table("claims", "Claims", pd.DataFrame())
     titles = {name: variant.title for name, variant in VARIANTS.items()}
@@ -149,12 +151,12 @@ def test_a_report_is_written_and_indexed(runs, tmp_path):
     folder = tmp_path / "flickr8k" / "vse"
     back = pd.read_csv(folder / "ablation.csv", keep_default_na=False)
     assert back["rsum"].tolist() == table["rsum"].tolist()
-    assert not (folder / "of-an-earlier-notebook.csv").exists()
+    assert (folder / "somebody's.csv").exists()
     page = (folder / "README.md").read_text()
     assert "18.0 | 12.5" in page and "## Claims" not in page and "- smaller" in page and "commit" in page
     assert "![Recall](recall.png)" in page and (folder / "recall.png").read_bytes().startswith(b"\x89PNG")
     said = json.loads((folder / "provenance.json").read_text())
     assert len(said["runs"]) == 6 and said["deviations"] == ["smaller"] and said["report"]["packages"]["torch"]
     assert "| [flickr8k/vse](flickr8k/vse/README.md) | paper | R@1 is 5 |" in (tmp_path / "README.md").read_text()
-    smoke = report.Report("vse", "flickr8k", "smoke", root=tmp_path)
+    smoke = pages.Report("vse", "flickr8k", "smoke", root=tmp_path)
     assert smoke.folder == tmp_path / "smoke" / "flickr8k" / "vse"  # a smoke run never overwrites a result

@@ -12,16 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lib import experiment, predict
-from lib.experiment import code_fingerprint, resolve, run
-from lib.setup import ROOT
+from lib import predict
+from lib.run import experiment
+from lib.run.experiment import resolve, run
+from lib.tasks import retrieval
 from tests.processes import on_two_processes
 
 TINY = {"profile": "smoke", "train_limit": 40, "epochs": 2, "batch_size": 20, "joint_dim": 16, "word_dim": 16}
 SCRIPT = f"""
 import sys, torch
 torch.set_num_threads(1)
-from lib.experiment import run
+from lib.run.experiment import run
 result = run("vse", "lstm", 3, {TINY} | {{"epochs": 6, "batch_size": 8}}, folder=sys.argv[1], checkpoint_seconds=0)
 print(result.scores["test"]["rsum"])
 """
@@ -38,11 +39,11 @@ def finished(tmp_path_factory):
 
 def test_a_run_keeps_its_story(finished):
     assert {path.name for path in finished.folder.iterdir()} == {
-        *("settings.json", "context.json", "model.safetensors", "result.json", "lock"),
-        *("predictions.safetensors", "predictions.json"),
+        *("settings.json", "context.json", "model.safetensors", "result.json", "lock", "log.txt", "metrics.jsonl"),
+        *("predictions.safetensors", "predictions.json", "statistics.npz"),
     }
     assert [record["epoch"] for record in finished.history] == [1, 2]
-    assert finished.provenance["identity"]["seed"] == 1
+    assert finished.identity["seed"] == 1
     assert 0 < finished.scores["test"]["rsum"] < 600
 
 
@@ -66,10 +67,8 @@ def test_whatever_decides_the_result_makes_another_run(finished, changes, monkey
 
 
 def test_predictions_give_the_stored_scores(finished):
-    from lib.papers.vse import outcomes
-
     for metric in ("i2t R@1", "i2t R@10", "t2i R@5"):
-        answered, asked = outcomes(finished, metric).sum(0)
+        answered, asked = finished.statistics(metric).sum(0)
         assert 100 * answered / asked == pytest.approx(finished.scores["test"][metric])
 
 
@@ -108,14 +107,14 @@ def test_sigkill_then_the_same_command_gives_the_same_numbers(tmp_path):
 BREAKING = f"""
 import sys, torch
 torch.set_num_threads(1)
-from lib.experiment import run
-from lib.papers.retrieval import Split
+from lib.run.experiment import run
+from lib.tasks.retrieval import Split
 batch, calls = Split.batch, []
-def breaking(self, indices):
+def breaking(self, *arguments):
     calls.append(1)
     if len(calls) == int(sys.argv[2]):
         raise SystemExit(9)
-    return batch(self, indices)
+    return batch(self, *arguments)
 Split.batch = breaking
 run("vse", "lstm", 3, {TINY} | {{"batch_size": 40, "dropout": 0.3}}, folder=sys.argv[1], checkpoint_seconds=0)
 """
@@ -138,15 +137,11 @@ def test_variants_that_a_profile_makes_equal_are_run_once():
 
 
 def test_random_vectors_are_scored_as_they_were_kept(tmp_path):
-    from lib.papers.vse import score
-
     random = run("vse", "random", 0, TINY, folder=tmp_path, log=silent)
-    assert score(random.predictions()) == random.scores["test"]
+    assert retrieval.score(random.predictions()) == random.scores["test"]
 
 
 def test_what_is_pretrained_decides_a_run_by_its_content(tmp_path):
-    from lib.papers import retrieval
-
     vectors = tmp_path / "glove.txt"
     prints = []
     for content in ("red 1 2\n", "red 1 3\n"):
@@ -188,32 +183,7 @@ def test_unknown_names_are_refused_with_the_nearest(arguments, message):
         resolve(*arguments)
 
 
-def test_the_code_fingerprint_sees_code_only(tmp_path, monkeypatch):
-    before = code_fingerprint("vse")
-    read_text = type(tmp_path).read_text
-    edits = {}
-    monkeypatch.setattr(
-        type(tmp_path), "read_text", lambda self, **k: edits.get(self.name, lambda s: s)(read_text(self, **k))
-    )
-    edits["training.py"] = lambda source: (
-        source.replace('"""The one training loop', '"""Another docstring') + "# a comment\n"
-    )
-    assert code_fingerprint("vse") == before
-    edits["training.py"] = lambda source: source.replace("BUCKET = 32", "BUCKET = 33")
-    assert code_fingerprint("vse") != before
-    edits.clear()
-    edits["vse.py"] = lambda source: source.replace('"small": {"epochs": 8', '"small": {"epochs": 9')
-    source = read_text(ROOT / "lib/papers/vse.py")
-    assert edits["vse.py"](source) != source
-    assert code_fingerprint("vse") == before  # a profile is in the run's settings
-    edits.clear()
-    edits["ranking.py"] = lambda source: source + "\nx = 1\n"  # two imports away
-    assert code_fingerprint("vse") != before
-
-
 def test_predictor_answers_words_pictures_and_both(finished, tmp_path):
-    from lib.papers import retrieval
-
     predictor = predict.load(finished.folder)
     data = retrieval.load(predictor.settings)
     picture = data.test.examples[0].image.draw(128)
@@ -229,8 +199,6 @@ def test_predictor_answers_words_pictures_and_both(finished, tmp_path):
 
 
 def test_a_picture_asks_with_all_the_views_that_it_was_stored_with(tmp_path):
-    from lib.papers import retrieval
-
     views = run("vse", "sum", 0, TINY | {"views": ["full", "full-flip"]}, folder=tmp_path, log=silent)
     predictor = predict.load(views.folder)
     picture = retrieval.load(predictor.settings).test.examples[0].image.draw(128)

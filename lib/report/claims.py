@@ -13,7 +13,7 @@ SEEDS_NEEDED = 3
 
 @cache
 def _claims() -> dict:
-    return yaml.safe_load((ROOT / "lib/claims.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load((ROOT / "lib/report/claims.yaml").read_text(encoding="utf-8"))
 
 
 def published(paper: str, dataset: str) -> pd.DataFrame:

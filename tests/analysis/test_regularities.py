@@ -5,10 +5,10 @@ import torch
 from torch.nn.functional import normalize
 
 from lib import corpora
+from lib.analysis.regularities import Query, examples, measure, over_seeds, queries, said_pairs
 from lib.corpora.iconworld.captions import HELD_OUT, colour_noun_pairs
 from lib.corpora.types import CaptionedImage
 from lib.models.vse import regularity_query, rerank_by_centroid
-from lib.papers.regularities import Query, examples, measure, over_seeds, queries, said_pairs
 
 
 def test_iconworld_queries_name_all_right_pictures():
@@ -61,7 +61,7 @@ class Toy:
     def words(self, words):
         return torch.stack([self.word(word) for word in words])
 
-    from lib.papers.regularities import Gallery
+    from lib.analysis.regularities import Gallery
 
     search = Gallery.search
 

@@ -1,11 +1,12 @@
-"""What VSE and GXN share: pictures and their captions as tensors, batches of pairs, retrieval scores."""
+"""Image-sentence retrieval (VSE, GXN): pictures and captions as tensors, batches of pairs, scores of both searches."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 import torch
+from torch.nn.functional import normalize
 
 from lib import corpora
 from lib.corpora.types import CaptionedImage, Corpus
@@ -14,7 +15,9 @@ from lib.encoders.images import ImageEncoder
 from lib.encoders.text import SentenceEncoder
 from lib.encoders.words import Vocabulary, pad, word_vectors_key
 from lib.metrics import retrieval
-from lib.training import TrainingSettings
+from lib.progress import ticking
+from lib.run.paper import Task
+from lib.run.training import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,10 @@ class Split:
         """The pictures' features, computed at most once in the life of the cache."""
         return self.encoder.features([example.image for example in self.examples], self.views)
 
-    def batch(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
+    def batch(self, indices: np.ndarray, random: np.random.Generator, part: str = "model") -> dict[str, torch.Tensor]:
         """Sentences with their pictures, each in a random view."""
         owner = self.owner[indices]
-        view = torch.randint(self.features.views, (len(owner),)).numpy()
-        image = self.features.gather(owner, view)
+        image = self.features.gather(owner, random.integers(self.features.views, size=len(owner)))
         return {"image": image, "owner": torch.from_numpy(owner), **self.sentences.batch(indices)}
 
 
@@ -133,6 +135,12 @@ def prepare(data: RetrievalData) -> None:
         _ = split.features, split.sentences.features
 
 
+def context(data: RetrievalData, parent_context: Mapping | None = None) -> dict:
+    """What a trained model needs of its corpus, as JSON: enough to use it where the corpus is not."""
+    dims = {"picture_dim": data.train.encoder.row_shape[-1], "sentence_dim": data.train.sentences.dim}
+    return {"words": list(data.vocabulary.words), **dims}
+
+
 @torch.no_grad()
 def embed(model: torch.nn.Module, split: Split, batch: int = 512) -> tuple[torch.Tensor, torch.Tensor]:
     """All pictures [N, D], averaged over their views, and all sentences [M, D] of a split in the joint space."""
@@ -141,13 +149,13 @@ def embed(model: torch.nn.Module, split: Split, batch: int = 512) -> tuple[torch
     images = torch.stack([_embed_images(model, split, view, batch, device) for view in range(split.features.views)])
     order = np.argsort(split.lengths, kind="stable")  # sentences of like length together: little padding
     chunks = np.array_split(order, max(1, round(len(order) / batch)))
-    sentences = [
+    sentences = torch.cat([
         model.encode_sentences(**{k: v.to(device) for k, v in split.sentences.batch(chunk).items()}).cpu()
-        for chunk in chunks
-    ]
-    restored = torch.empty_like(torch.cat(sentences))
-    restored[torch.from_numpy(order)] = torch.cat(sentences)
-    return torch.nn.functional.normalize(images.mean(0), dim=-1), restored
+        for chunk in ticking(chunks, "embedding sentences", len(order), len)
+    ])  # fmt: skip
+    restored = torch.empty_like(sentences)
+    restored[torch.from_numpy(order)] = sentences
+    return normalize(images.mean(0), dim=-1), restored
 
 
 def _embed_images(model, split: Split, view: int, batch: int, device) -> torch.Tensor:
@@ -155,38 +163,57 @@ def _embed_images(model, split: Split, view: int, batch: int, device) -> torch.T
     return torch.cat([model.encode_images(split.features.gather(c, view).to(device)).cpu() for c in chunks])
 
 
-def predict(model: torch.nn.Module, split: Split) -> dict[str, torch.Tensor]:
+def predict(model: torch.nn.Module, split: Split, quick: bool = False) -> dict[str, torch.Tensor]:
     """A split in the joint space: what scores, and every later look at a run, start from."""
     images, sentences = embed(model, split)
     owner, folds = torch.from_numpy(split.owner), torch.tensor(split.folds)
     return {"images": images, "sentences": sentences, "owner": owner, "folds": folds}
 
 
-def score(said: Mapping[str, torch.Tensor]) -> dict[str, float]:
+def _parts(predictions: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    return *(predictions[name] for name in ("images", "sentences", "owner")), predictions["folds"].item()
+
+
+def score(predictions: Mapping[str, torch.Tensor], similarity: retrieval.Similarity = "cosine") -> dict[str, float]:
     """Retrieval scores under flat names such as "i2t R@1", and "rsum"."""
-    nested = retrieval.folds(said["images"], said["sentences"], said["owner"], said["folds"].item())
+    nested = retrieval.folds(*_parts(predictions), similarity)
     flat = {f"{way} {name}": value for way in ("i2t", "t2i") for name, value in nested[way].items()}
     return {**flat, "rsum": nested["rsum"]}
 
 
-OUTCOMES = tuple(f"{way} R@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10))
+RECALLS = tuple(f"{way} R@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10))
 
 
-def outcomes(result, metric: str) -> np.ndarray:
+def statistics(
+    predictions: Mapping[str, torch.Tensor], metric: str, similarity: retrieval.Similarity = "cosine"
+) -> np.ndarray:
     """Of each test picture how many of its queries were answered, and how many there are [N, 2].
 
-    `metric` is of OUTCOMES. A picture is one "i2t" query, its captions are its "t2i" queries: they stand or fall
+    `metric` is of RECALLS. A picture is one "i2t" query, its captions are its "t2i" queries: they stand or fall
     together, so pictures are what a bootstrap resamples.
     """
-    said = result.predictions()
     way, k = metric.split(" R@")
-    parts = retrieval.slices(said["images"], said["sentences"], said["owner"], said["folds"].item())
-    return np.concatenate([_answered(*part, way, int(k)) for part in parts])
+    parts = retrieval.slices(*_parts(predictions))
+    return np.concatenate([_answered(*retrieval.ranks(*part, similarity), part[2], way, int(k)) for part in parts])
 
 
-def _answered(images, sentences, owner, way: str, k: int) -> np.ndarray:
-    image_ranks, caption_ranks = retrieval.ranks(images, sentences, owner)
+def _answered(image_ranks, caption_ranks, owner, way: str, k: int) -> np.ndarray:
     if way == "i2t":
-        return np.stack([image_ranks < k, np.ones(len(images))], axis=1)
-    right = owner.bincount(weights=(caption_ranks < k).double(), minlength=len(images))
-    return np.stack([right, owner.bincount(minlength=len(images))], axis=1)
+        return np.stack([image_ranks < k, np.ones(len(image_ranks))], axis=1)
+    right = owner.bincount(weights=(caption_ranks < k).double(), minlength=len(image_ranks))
+    return np.stack([right, owner.bincount(minlength=len(image_ranks))], axis=1)
+
+
+def task(similarity: retrieval.Similarity = "cosine") -> Task:
+    """Searching pictures for a sentence and sentences for a picture; the sum of the six recalls chooses on dev."""
+    return Task(
+        load=load,
+        prepare=prepare,
+        context=context,
+        predict=predict,
+        score=partial(score, similarity=similarity),
+        monitor="rsum",
+        unit="picture",
+        metrics=RECALLS,
+        statistics=partial(statistics, similarity=similarity),
+    )

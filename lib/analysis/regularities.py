@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from lib.corpora.iconworld.captions import HELD_OUT, colour_noun_pairs
 from lib.corpora.types import CaptionedImage
 from lib.models.vse import regularity_query, rerank_by_centroid
-from lib.papers.retrieval import RetrievalData
+from lib.tasks.retrieval import RetrievalData
 
 Pair = tuple[str, str]  # (colour, noun)
 COLOURS = ("black", "blue", "brown", "green", "grey", "orange", "pink", "purple", "red", "white", "yellow")
@@ -85,7 +85,7 @@ class Gallery:
     """Test pictures and single words in the joint space of a trained run, `predictor`."""
 
     def __init__(self, predictor):
-        self.words, self.images = predictor.embed_sentences, predictor.said["images"]  # images (N, D), unit norm
+        self.words, self.images = predictor.embed_sentences, predictor.predictions["images"]  # images (N, D), unit norm
 
     def search(self, asked: Sequence[Query], by: str) -> torch.Tensor:
         """Scores [Q, N] of all pictures but the query's own: by "picture - word + word", "words" or "picture"."""

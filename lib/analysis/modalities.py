@@ -7,41 +7,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib import experiment, predict
-from lib.corpora.iconworld.entities import decided_by, matched
+from lib import predict
 from lib.encoders.cache import Features
 from lib.metrics import entities
-from lib.papers import tagging
-from lib.papers.tagging import RATIOS, Split, TaggingData
 from lib.precision import device
-
-
-def kinds(data: TaggingData) -> dict[str, np.ndarray]:
-    """Masks [N] of the test posts by what decides their types, and by whose picture they show; empty where nobody
-    knows, that is everywhere but on IconWorld."""
-    if not data.corpus.name.startswith("iconworld"):
-        return {}
-    decided, own = np.array(decided_by(data.corpus.test)), np.array(matched(data.corpus.test))
-    masks = {f"{kind} decides": decided == kind for kind in ("picture", "text", "neither")}
-    return {**masks, "its own picture": own, "another's picture": ~own}
+from lib.run import store
+from lib.run.paper import ratio
+from lib.tasks import tagging
+from lib.tasks.tagging import RATIOS, Split, TaggingData, groups
 
 
 def by_kind(runs: pd.DataFrame, data: TaggingData) -> pd.DataFrame:
     """Lenient F1 of each run (a row of `experiment.ablate`) on each kind of test post: variant, seed, kind, F1."""
-    masks, rows = kinds(data), []
+    rows = []
     for run in runs.to_dict("records"):
-        scores = f1_by_kind(experiment.predictions(Path(run["folder"])), masks)
-        of = {"variant": run["variant"], "seed": run["seed"]}
-        rows += [{**of, "kind": kind, "F1": scores[kind]} for kind in masks]
+        result, of = store.read(run["folder"]), {"variant": run["variant"], "seed": run["seed"]}
+        for kind in groups(data):
+            rows.append({**of, "kind": kind, "F1": float(ratio("F1", result.statistics(f"{kind}/F1").sum(0)))})
     return pd.DataFrame(rows, columns=["variant", "seed", "kind", "F1"])
 
 
-def f1_by_kind(said: Mapping, masks: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Lenient F1 in percent of what `tagging.predict` said, of all posts and of those of each mask [N]."""
-    counts, scores = entities.counts(said["gold"], said["said"]), {}  # [N, 3]
+def f1_by_kind(predictions: Mapping, masks: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Lenient F1 in percent of what `tagging.predict` found, of all posts and of those of each mask [N]."""
+    counts, scores = entities.counts(predictions["gold"], predictions["predicted"]), {}  # [N, 3]
     for kind, mask in {"all": slice(None), **masks}.items():
-        above, below = np.array(RATIOS["F1"]) @ counts[mask].sum(0)
-        scores[kind] = 100 * above / max(1, below)
+        scores[kind] = float(ratio("F1", np.array(RATIOS["F1"]) @ counts[mask].sum(0)))
     return scores
 
 
@@ -52,7 +42,7 @@ def judged(folder: str | Path, data: TaggingData) -> pd.DataFrame:
     On IconWorld some pictures are another post's. Elsewhere each post is judged twice, with its picture and with that
     of the next post that has one; empty where there are no two pictures.
     """
-    matching, own = experiment.predictions(Path(folder))["matching"], kinds(data).get("its own picture")
+    matching, own = store.predictions(Path(folder))["matching"], groups(data).get("own picture")
     if own is not None:
         return pd.DataFrame({"matching": matching, "own": own})
     present = data.test.features.present.numpy()

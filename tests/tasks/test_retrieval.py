@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from lib.papers import retrieval
-from lib.papers.retrieval import RetrievalSettings
 from lib.papers.vse import RandomRanking
+from lib.tasks import retrieval
+from lib.tasks.retrieval import RetrievalSettings
 
+RANDOM = np.random.default_rng(0)
 SMALL = RetrievalSettings(train_limit=30, image_size=64)
 
 
@@ -18,7 +19,7 @@ def data():
 
 def test_a_batch_pairs_each_sentence_with_its_picture(data):
     indices = np.array([0, 7, 149])
-    batch = data.train.batch(indices)
+    batch = data.train.batch(indices, RANDOM)
     assert batch["owner"].tolist() == [0, 1, 29]
     assert torch.equal(batch["image"], data.train.features[[0, 1, 29]])
     for row, index in enumerate(indices):
@@ -34,8 +35,8 @@ def test_the_vocabulary_knows_training_captions_only(data):
 
 def test_training_draws_views_and_embedding_averages_them():
     views = retrieval.load(RetrievalSettings(train_limit=30, image_size=64, views=("full", "full-flip")))
-    torch.manual_seed(0)
-    drawn = torch.stack([views.train.batch(np.array([15]))["image"][0] for _ in range(20)])
+    random = np.random.default_rng(0)
+    drawn = torch.stack([views.train.batch(np.array([15]), random)["image"][0] for _ in range(20)])
     full, flip = (views.train.features.gather([3], view)[0] for view in (0, 1))
     assert {tuple(row[:9].tolist()) for row in drawn} == {tuple(full[:9].tolist()), tuple(flip[:9].tolist())}
 
@@ -60,7 +61,7 @@ def test_embedding_returns_sentences_in_their_order(data):
 
 def test_sentence_vectors_stand_in_for_words():
     vectors = retrieval.load(RetrievalSettings(train_limit=30, image_size=64, text_encoder="minilm"))
-    batch = vectors.train.batch(np.array([4, 9]))
+    batch = vectors.train.batch(np.array([4, 9]), RANDOM)
     assert batch["words"].shape == (2, 384)
     same = retrieval.SentenceEncoder("minilm").encode([vectors.train.captions[9]])[0]
     assert torch.nn.functional.cosine_similarity(batch["words"][1], same, 0) > 0.999

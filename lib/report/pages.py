@@ -10,13 +10,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lib.claims import bootstrap, comparison_verdict, comparisons, interval, published, verdict
-from lib.experiment import NOT_DECIDING, Result, paper_module, read
 from lib.files import replacing, write_json
-from lib.provenance import provenance
-from lib.setup import ROOT
-
-REPORTS = ROOT / "reports"
+from lib.report.claims import bootstrap, comparison_verdict, comparisons, interval, published, verdict
+from lib.run.experiment import NOT_DECIDING
+from lib.run.paper import find_paper
+from lib.run.provenance import provenance
+from lib.run.store import REPORTS, Result, keep_records, read
 
 
 def summary(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
@@ -31,7 +30,7 @@ def summary(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 def ablation_table(runs: pd.DataFrame, paper: str, metrics: Sequence[str], dataset: str) -> pd.DataFrame:
     """The table people read: a row a variant with "mean ± std", and beside it the published row, if there is one."""
     means, claims = summary(runs, metrics), published(paper, dataset)
-    titles = {name: variant.title for name, variant in paper_module(paper).VARIANTS.items()}
+    titles = {name: variant.title for name, variant in find_paper(paper).VARIANTS.items()}
     rows = []
     for name, row in means.iterrows():
         ours = {metric: _plus_minus(row[metric]) for metric in metrics}
@@ -64,14 +63,20 @@ def _one_line(claim: pd.Series, metrics: Sequence[str]) -> str:
 
 def claims_table(runs: pd.DataFrame, paper: str, dataset: str) -> pd.DataFrame:
     """Each published number beside ours: mean over seeds, 95 % bootstrap interval over the test queries, verdict."""
-    module, rows = paper_module(paper), []
+    metrics, rows = _metrics(paper), []
     for claim in published(paper, dataset).to_dict("records"):
         results = _results(runs, claim["variant"])
-        for metric in [name for name in claim if name in module.OUTCOMES and pd.notna(claim[name])]:
-            said = {"claim": claim["row"], "metric": metric, "published": claim[metric]}
+        for metric in [name for name in claim if name in metrics and pd.notna(claim[name])]:
+            row = {"claim": claim["row"], "metric": metric, "published": claim[metric]}
             source = {"source": claim["source"], "we know it from": claim["sure"]}
-            rows.append(said | _ours(module, results, metric, claim[metric]) | source)
+            rows.append(row | _ours(results, metric, claim[metric]) | source)
     return pd.DataFrame(rows)
+
+
+def _metrics(paper: str) -> tuple[str, ...]:
+    """The metrics of a paper for which there are statistics of test units."""
+    found = find_paper(paper)
+    return found.task(found.Settings()).metrics
 
 
 def _results(runs: pd.DataFrame, variant: str) -> list[Result]:
@@ -79,31 +84,31 @@ def _results(runs: pd.DataFrame, variant: str) -> list[Result]:
     return [read(Path(folder)) for folder in mine["folder"]]
 
 
-def _ours(module, results: list[Result], metric: str, claimed: float) -> dict:
+def _ours(results: list[Result], metric: str, claimed: float) -> dict:
     if not results:
         return {"ours": "", "95 % interval": "", "verdict": "not run"}
-    low, high = interval(_draws(module, results, metric))
+    low, high = interval(_draws(results, metric))
     ours = np.mean([result.scores["test"][metric] for result in results])
-    said = verdict(claimed, (low, high), len(results))
-    return {"ours": f"{ours:.1f}", "95 % interval": f"{low:.1f} to {high:.1f}", "verdict": said}
+    judged = verdict(claimed, (low, high), len(results))
+    return {"ours": f"{ours:.1f}", "95 % interval": f"{low:.1f} to {high:.1f}", "verdict": judged}
 
 
-def _draws(module, results: list[Result], metric: str) -> np.ndarray:
-    return bootstrap(np.stack([module.outcomes(result, metric) for result in results]))
+def _draws(results: list[Result], metric: str) -> np.ndarray:
+    return bootstrap(np.stack([result.statistics(metric) for result in results]))
 
 
 def comparisons_table(runs: pd.DataFrame, paper: str) -> pd.DataFrame:
     """Each "A is better than B" of the paper beside ours: the difference, its 95 % bootstrap interval, the verdict."""
-    module, rows = paper_module(paper), []
+    rows = []
     for claim in comparisons(paper):
         above, below = (_results(runs, claim[side]) for side in ("above", "below"))
         for metric in claim["metrics"] if above and below else []:
-            draws = _draws(module, above, metric) - _draws(module, below, metric)
+            draws = _draws(above, metric) - _draws(below, metric)
             ours, theirs = (np.mean([r.scores["test"][metric] for r in side]) for side in (above, below))
-            said = {"claim": claim["claim"], "metric": metric, "difference": f"{ours - theirs:+.1f}"}
-            said["95 % interval"] = "{:+.1f} to {:+.1f}".format(*interval(draws))
-            said["verdict"] = comparison_verdict(interval(draws), min(len(above), len(below)))
-            rows.append({**said, "source": claim["source"]})
+            row = {"claim": claim["claim"], "metric": metric, "difference": f"{ours - theirs:+.1f}"}
+            row["95 % interval"] = "{:+.1f} to {:+.1f}".format(*interval(draws))
+            row["verdict"] = comparison_verdict(interval(draws), min(len(above), len(below)))
+            rows.append({**row, "source": claim["source"]})
     return pd.DataFrame(rows)
 
 
@@ -111,7 +116,7 @@ def ingredients_table(runs: pd.DataFrame, paper: str, whole: str, metrics: Seque
     """Dev scores of `whole` and of its relatives, mean ± std over seeds, with the difference in the first metric."""
     dev = pd.DataFrame([read(Path(folder)).scores["dev"] for folder in runs["folder"]], index=runs.index)
     means = summary(runs[["variant", "seed", "seconds"]].assign(**dev), metrics)
-    titles = {name: variant.title for name, variant in paper_module(paper).VARIANTS.items()}
+    titles = {name: variant.title for name, variant in find_paper(paper).VARIANTS.items()}
     change = means[metrics[0], "mean"] - means.loc[whole, (metrics[0], "mean")]
     columns = {"variant": [titles[name] for name in means.index], f"change in dev {metrics[0]}": change.to_numpy()}
     columns |= {f"dev {metric}": [_plus_minus(row) for _, row in means[metric].iterrows()] for metric in metrics}
@@ -119,13 +124,21 @@ def ingredients_table(runs: pd.DataFrame, paper: str, whole: str, metrics: Seque
     return pd.DataFrame({**columns, "seeds": means["runs", "seeds"].to_numpy(), "seconds": seconds})
 
 
-class Report:
-    """A folder `reports/<dataset>/<paper>/` of tables, figures and the provenance of both."""
+KEPT_PROFILES = ("small", "paper", "original")
 
-    def __init__(self, paper: str, dataset: str, profile: str, root: Path = REPORTS):
+
+class Report:
+    """A folder `reports/<dataset>/<paper>/` of tables, figures and the provenance of both.
+
+    Only a profile that is meant for a report writes one, and only if it is not `limited` to a part of the data; any
+    other writes to `reports/smoke/`, which is not kept.
+    """
+
+    def __init__(self, paper: str, dataset: str, profile: str, limited: bool = False, root: Path = REPORTS):
         self.paper, self.dataset, self.profile = paper, dataset, profile
-        self.root, self.written = root, {"README.md", "provenance.json"}
-        self.folder = root / ("smoke" if profile == "smoke" else "") / dataset / paper
+        self.root = root
+        self.keeps = profile in KEPT_PROFILES and not limited
+        self.folder = root / ("" if self.keeps else "smoke") / dataset / paper
         self.folder.mkdir(parents=True, exist_ok=True)
         self.page = []  # Markdown, in the order of the notebook
 
@@ -144,23 +157,21 @@ class Report:
         self.page += [f"## {title}", f"![{title}]({name}.png)"]
 
     def _file(self, name: str) -> AbstractContextManager[Path]:
-        self.written.add(name)
         return replacing(self.folder / name)
 
     def finish(self, runs: pd.DataFrame, parameters: Mapping, deviations: Sequence[str], headline: str) -> None:
-        """Write the page, the runs one by one, the provenance, and this report's line in the index; what an earlier
-        report left here and this one did not write goes.
+        """Write the page, the runs one by one, their records, the provenance, and this report's line in the index.
 
         `deviations` says where this differs from the paper; `headline` is one sentence with the main number.
         """
         self.table("runs", "Every run", runs.drop(columns="folder"), digits=2)
-        first = read(Path(runs["folder"].iloc[0]))
+        results = [read(Path(folder)) for folder in runs["folder"]]
         content = {
             **{"paper": self.paper, "dataset": self.dataset, "profile": self.profile, "headline": headline},
             "parameters": {name: value for name, value in parameters.items() if name not in NOT_DECIDING},
             "deviations": list(deviations),
-            "runs": {Path(folder).name: read(Path(folder)).provenance for folder in runs["folder"]},
-            "data": first.provenance["identity"]["data"],
+            "runs": {result.folder.name: result.provenance | {"identity": result.identity} for result in results},
+            "data": results[0].identity["data"],
             "report": provenance(),
         }
         write_json(self.folder / "provenance.json", content)
@@ -169,9 +180,8 @@ class Report:
         foot = ["## Where this differs from the paper", differs, "## Provenance", self.provenance_line()]
         with replacing(self.folder / "README.md") as path:
             path.write_text("\n\n".join([title, headline, *self.page, *foot]) + "\n", encoding="utf-8")
-        for path in self.folder.iterdir():
-            if path.name not in self.written:
-                path.unlink()
+        if self.keeps:
+            keep_records(results, self.folder / "records")
         index(self.root)
 
     def provenance_line(self) -> str:

@@ -1,9 +1,7 @@
 """Looking inside retrieval: what is true of the pictures that a model finds."""
 
 from lib.corpora.iconworld.captions import ceiling, readings
-from lib.papers.retrieval import RetrievalData
-
-RECALLS = [f"{way} R@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
+from lib.tasks.retrieval import RECALLS, RetrievalData
 
 
 def true_pictures(data: RetrievalData) -> list[set[int]]:

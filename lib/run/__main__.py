@@ -1,0 +1,90 @@
+"""`python -m lib.run PAPER VARIANT SEED [--name value …]`: train one run, and first what it needs.
+
+`--profile` and every setting of the paper can be given, values as JSON or plain text; `--folder` is where runs are
+kept. With `-` in place of the arguments, each line of the standard input is such a list of arguments, as JSON.
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Thread
+
+from lib.run import experiment
+from lib.run.pool import DONE, FAILED
+from lib.run.store import RUNS
+
+
+def main(arguments: Sequence[str]) -> int:
+    if list(arguments) == ["-"]:
+        return _serve()
+    if len(arguments) < 3 or "--help" in arguments:
+        print(__doc__)
+        return 0 if "--help" in arguments else 2
+    try:
+        _run(arguments)
+    except ValueError as error:  # bad input: one sentence
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _serve() -> int:
+    """Do the jobs that come in until no more come; whatever ends who sends them ends this within seconds."""
+    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    for line in iter(sys.stdin.readline, ""):
+        try:
+            _run(json.loads(line))
+            print(DONE, flush=True)
+        except Exception:
+            print(traceback.format_exc(), FAILED, sep="\n", flush=True)
+    return 0
+
+
+def _end_with(caller: int) -> None:
+    while os.getppid() == caller:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _run(arguments: Sequence[str]) -> None:
+    paper, variant, seed, *rest = arguments
+    settings = _options(rest)
+    folder = Path(settings.pop("folder", RUNS))
+    result = experiment.run(paper, variant, _seed(seed), settings, folder, log=_say)
+    _say(f"{paper} {variant} seed {seed}: {result.folder}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"seed is {text!r}, expected a whole number from 0 on")
+    return int(text)
+
+
+def _options(words: Sequence[str]) -> dict:
+    """--name value pairs; raises ValueError for anything else."""
+    names, values = words[::2], words[1::2]
+    for name in names:
+        if not name.startswith("--"):
+            raise ValueError(f"found {name!r}, expected --name and a value")
+    if len(names) != len(values):
+        raise ValueError(f"found {names[-1]} without a value, expected one behind it")
+    return {name.removeprefix("--"): _value(text) for name, text in zip(names, values, strict=True)}
+
+
+def _value(text: str):
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,345 @@
+"""Runs: a paper's variant with a seed, trained once, kept, and found again by all that decides its result."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import PartialState
+from accelerate.utils import set_seed
+from filelock import FileLock
+
+from lib import precision
+from lib.files import write_json, write_tensors
+from lib.names import require_known
+from lib.progress import told_to
+from lib.run import pool, store
+from lib.run.checkpoints import remove_checkpoints
+from lib.run.fingerprint import code_fingerprint, fingerprint
+from lib.run.paper import Task, find_paper
+from lib.run.provenance import provenance
+from lib.run.store import RUNS, DamagedRun, Result
+from lib.run.training import fit
+
+# Where files lie: what is in them is in the data's fingerprint. And how it is computed, which has entries of its own.
+NOT_DECIDING = {"data_dir", "word_vectors", "precision", "threads"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is asked for: a variant with a seed and its full settings, and the runs that it needs before."""
+
+    paper: str
+    variant: str
+    seed: int
+    settings: Any
+    output: str | None = None
+    parent: "Run | None" = None
+    encoders: tuple["Run", ...] = ()
+    overrides: Mapping = field(default_factory=dict, compare=False)  # the settings it was asked with
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}-seed{self.seed}"
+
+    @property
+    def needs(self) -> tuple["Run", ...]:
+        return (self.parent, *self.encoders) if self.parent else self.encoders
+
+    @cached_property
+    def task(self) -> Task:
+        return find_paper(self.paper).task(self.settings)
+
+    @cached_property
+    def data(self):
+        return self.task.load(self.settings)
+
+    @cached_property
+    def identity(self) -> dict:
+        """All that decides the result."""
+        counted = {name: v for name, v in dataclasses.asdict(self.settings).items() if name not in NOT_DECIDING}
+        on_cpu = {"threads": self.settings.threads} if precision.device().type == "cpu" else {}
+        processes = _state().num_processes
+        return {
+            **{"paper": self.paper, "seed": self.seed, "settings": counted, "data": self.data.fingerprint},
+            **{"code": _code(self.paper), "precision": precision.resolved(self.settings.precision), **on_cpu},
+            **({"parent": self.parent.key} if self.parent else {}),
+            **({"processes": processes} if processes > 1 else {}),
+        }
+
+    @cached_property
+    def key(self) -> str:
+        return fingerprint(self.identity)
+
+
+@lru_cache
+def _code(paper: str) -> str:
+    return code_fingerprint(find_paper(paper))
+
+
+# ---- what is asked for ----
+
+
+def resolve(paper: str, variant: str, settings: Mapping | None = None):
+    """The full Settings of a run: defaults, then the profile's, then the variant's, then `settings`.
+
+    `settings` may hold "profile" and any field of the paper's Settings; None stands for "not said". Raises
+    ValueError naming the nearest valid name for an unknown one.
+    """
+    found = find_paper(paper)
+    overrides = {name: value for name, value in (settings or {}).items() if value is not None}
+    profile = overrides.pop("profile", "smoke")
+    require_known("profile", profile, found.PROFILES)
+    require_known("variant", variant, found.VARIANTS)
+    fields = [field.name for field in dataclasses.fields(found.Settings)]
+    for name in overrides:
+        require_known("setting", name, fields)
+    overrides = {name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()}
+    return found.Settings(**{**found.PROFILES[profile], **found.VARIANTS[variant].changes, **overrides})
+
+
+def plan(paper: str, variant: str, seed: int = 0, settings: Mapping | None = None) -> Run:
+    """The run of a variant and the runs that it needs; errors as in `resolve`.
+
+    A setting "run:paper/variant" names a run that serves as an encoder: its key becomes part of the setting.
+    """
+    chosen, found = resolve(paper, variant, settings), find_paper(paper).VARIANTS[variant]
+    profile = {"profile": (settings or {}).get("profile")}
+    parent, encoders, references = None, [], {}
+    if found.parent:
+        passed = {name: getattr(chosen, name) for name in found.passes}
+        handed_on = profile | passed | dict(found.parent_changes)
+        parent = plan(*_named(paper, found.parent), 0 if found.shared else seed, handed_on)
+    for name, value in dataclasses.asdict(chosen).items():
+        if isinstance(value, str) and value.startswith("run:"):
+            of_paper, of_variant = _named(paper, value.removeprefix("run:"))
+            handed = {name: getattr(chosen, name) for name in find_paper(of_paper).VARIANTS[of_variant].hands}
+            encoders.append(plan(of_paper, of_variant, 0, profile | handed))
+            references[name] = f"run:{of_paper}/{of_variant}@{encoders[-1].key}"
+    chosen = dataclasses.replace(chosen, **references)
+    return Run(paper, variant, seed, chosen, found.output, parent, tuple(encoders), dict(settings or {}))
+
+
+def _named(paper: str, variant: str) -> tuple[str, str]:
+    """"variant" of this paper, or "paper/variant"."""
+    other, _, name = variant.rpartition("/")
+    return other or paper, name
+
+
+def distinct(paper: str, variants: Sequence[str], settings: Mapping | None = None) -> list[str]:
+    """The variants without those that `settings` make equal to an earlier one."""
+    found = {}
+    for variant in variants:
+        asked = plan(paper, variant, 0, settings)
+        found.setdefault((asked.settings, asked.parent, asked.encoders, asked.output), variant)
+    return list(found.values())
+
+
+# ---- a run is made ----
+
+
+def run(
+    paper: str,
+    variant: str,
+    seed: int = 0,
+    settings: Mapping | None = None,
+    folder: Path = RUNS,
+    log: Callable[[str], None] = print,
+    checkpoint_seconds: float = 60,
+) -> Result:
+    """The run's result: read if it is finished, continued if it was killed, else trained; test is scored once.
+
+    What it needs (a parent, encoders) is made first. Two processes that want the same run take turns: the second finds
+    the first one's result.
+    """
+    return make(plan(paper, variant, seed, settings), folder, log, checkpoint_seconds)
+
+
+def make(
+    asked: Run, folder: Path = RUNS, log: Callable[[str], None] = print, checkpoint_seconds: float = 60
+) -> Result:
+    """The result of what is asked for, as `run` makes it."""
+    store.remember(Path(folder))
+    parent = next((make(needed, folder, log, checkpoint_seconds) for needed in asked.needs[:1] if asked.parent), None)
+    for encoder in asked.encoders:
+        make(encoder, folder, log, checkpoint_seconds)
+    target = store.home(folder, asked.paper, asked.name, asked.key)
+    target.mkdir(parents=True, exist_ok=True)
+    with _turn(target / "lock") as state, told_to(log):
+        if finished(target, log) is None:
+            if state.is_main_process:
+                log(f"{asked.paper} {asked.variant} seed {asked.seed}")
+            _train(asked, parent, target, state, _both(log, target, asked), checkpoint_seconds)
+    return store.read(target, asked.output)
+
+
+def finished(folder: Path, log: Callable[[str], None] = print) -> Result | None:
+    """The result in a run's folder, None where there is none; a damaged one is named and made again."""
+    try:
+        return store.read(folder)
+    except FileNotFoundError:
+        return None
+    except DamagedRun as error:
+        log(str(error))
+        return None
+
+
+def _state() -> PartialState:
+    return PartialState(cpu=precision.device().type == "cpu")
+
+
+@contextmanager
+def _turn(path: Path) -> Iterator[PartialState]:
+    """One at a time: of the processes that `accelerate launch` starts, the main one holds the lock for all."""
+    state = _state()
+    with FileLock(path) if state.is_main_process else nullcontext():
+        state.wait_for_everyone()
+        yield state
+        state.wait_for_everyone()
+
+
+def _both(log: Callable[[str], None], folder: Path, asked: Run) -> Callable[[str], None]:
+    """A log that also keeps its lines in the run's folder."""
+
+    def tell(line: str) -> None:
+        with open(folder / "log.txt", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        log(f"{asked.variant} seed {asked.seed}: {line}")
+
+    return tell
+
+
+def _train(asked: Run, parent: Result | None, target: Path, state, log, checkpoint_seconds: float) -> None:
+    task, settings = asked.task, asked.settings
+    with told_to(log), state.main_process_first():
+        task.prepare(asked.data)
+    context = task.context(asked.data, parent.context if parent else None)
+    data = task.bind(asked.data, context)
+    if state.is_main_process:
+        write_json(target / "settings.json", _named_run(asked) | dataclasses.asdict(settings))
+        write_json(target / "context.json", context)
+    with told_to(log), precision.threads(settings.threads):
+        model, history = _fitted(asked, parent, data, context, target, log, checkpoint_seconds)
+        if state.is_main_process:
+            write_tensors(target / "model.safetensors", model.state_dict())
+            _finish(asked, data, model, history, target)
+
+
+def _named_run(asked: Run) -> dict:
+    return {"paper": asked.paper, "variant": asked.variant, "seed": asked.seed}
+
+
+def _fitted(asked, parent, data, context, folder, log, checkpoint_seconds) -> tuple[torch.nn.Module, list[dict]]:
+    paper, task, settings = find_paper(asked.paper), asked.task, asked.settings
+    set_seed(asked.seed)
+    model = paper.build(context, settings)
+    paper.initialise(model, context, settings, parent)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        return model.to(precision.device()), []
+    evaluate = lambda model: task.score(task.predict(model, data.dev, quick=True))  # noqa: E731
+    where = (asked.seed, folder, evaluate, task.monitor, task.mode, checkpoint_seconds, log)
+    return model, fit(model, data.train, settings, *where)
+
+
+def _finish(asked: Run, data, model, history: list[dict], folder: Path) -> None:
+    task = asked.task
+    test = task.predict(model, data.test)
+    store.write_predictions(folder, test)
+    scores = {"dev": task.score(task.predict(model, data.dev)), "test": task.score(test)}
+    statistics = {metric: task.statistics(test, metric) for metric in task.metrics}
+    groups = {f"group {name}": np.asarray(mask, bool) for name, mask in task.groups(data).items()}
+    seconds = history[-1]["seconds"] if history else 0.0
+    story = {"scores": scores, "history": history, "seconds": seconds}
+    content = {**_named_run(asked), "identity": asked.identity, **story, "provenance": provenance()}
+    store.write_result(folder, statistics | groups, **content)
+    remove_checkpoints(folder)
+
+
+# ---- many runs ----
+
+
+def ablate(
+    paper: str,
+    variants: Sequence[str],
+    seeds: Sequence[int],
+    settings: Mapping | None = None,
+    folder: Path = RUNS,
+    log: Callable[[str], None] = print,
+) -> pd.DataFrame:
+    """Every variant with every seed: one row a run, with its test scores, dev score, seconds and folder.
+
+    A record of a run that a report carries counts as the run. On CPU, runs train side by side, parents before their
+    children.
+    """
+    asked = [plan(paper, variant, seed, settings) for variant in variants for seed in seeds]
+    missing = [one for one in in_order(asked) if _known(one, folder) is None]
+    at_once = pool.at_once(len(missing), max((one.settings.threads for one in missing), default=1))
+    if at_once > 1:
+        for one in missing:
+            if not one.needs:
+                with told_to(log):
+                    one.task.prepare(one.data)  # with all threads, and once for all that share a corpus
+        pool.work([_job(one, folder) for one in missing], at_once, log)
+    results = [_known(one, folder) or make(one, folder, log) for one in asked]
+    return pd.DataFrame([_row(one, result) for one, result in zip(asked, results, strict=True)])
+
+
+def in_order(asked: Iterable[Run]) -> list[Run]:
+    """The runs and all that they need, each once, parents before children, later rows before earlier ones: tables grow
+    heavier downwards, and what begins with the longest ends at about the same time."""
+    found: dict[str, Run] = {}
+    for one in reversed(list(asked)):
+        for each in (*in_order(one.needs), one):
+            found.setdefault(each.key, each)
+    return list(found.values())
+
+
+def _known(asked: Run, folder: Path) -> Result | None:
+    """The finished run, or the record of it."""
+    place = store.home(folder, asked.paper, asked.name, asked.key)
+    here = finished(place, lambda line: None) if place.exists() else None
+    record = None if here else store.find_record(asked.paper, asked.key)
+    found = here.folder if here else record
+    return store.read(found, asked.output) if found else None
+
+
+def _job(asked: Run, folder: Path) -> pool.Job:
+    return pool.Job(asked.key, command(asked, folder), tuple(needed.key for needed in asked.needs))
+
+
+def command(asked: Run, folder: Path = RUNS) -> list[str]:
+    """The arguments with which `python -m lib.run` makes a run."""
+    overrides = {name: value for name, value in asked.overrides.items() if value is not None}
+    options = [word for name, value in overrides.items() for word in (f"--{name}", _spelled(value))]
+    return [asked.paper, asked.variant, str(asked.seed), "--folder", str(Path(folder).absolute()), *options]
+
+
+def _spelled(value) -> str:
+    """As JSON; text without quotes, unless it would be read as something else."""
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except ValueError:
+            return value
+    return json.dumps(value, default=lambda number: number.item())
+
+
+def _row(asked: Run, result: Result) -> dict:
+    monitor = asked.task.monitor.removeprefix(f"{asked.output}:")
+    chosen = {f"dev {monitor}": result.scores["dev"].get(monitor), "seconds": result.seconds}
+    scores = {**result.scores["test"], **chosen}
+    return {"variant": asked.variant, "seed": asked.seed, **scores, "folder": str(result.folder)}
+
+
+def histories(runs: pd.DataFrame) -> pd.DataFrame:
+    """What happened in each epoch of some runs (rows of `ablate`): variant, seed, epoch, losses and dev scores."""
+    rows = runs[["variant", "seed", "folder"]].itertuples(index=False)
+    return pd.DataFrame([{"variant": variant, "seed": seed, **record}
+                         for variant, seed, folder in rows for record in store.read(folder).history])  # fmt: skip

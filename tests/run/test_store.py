@@ -1,0 +1,95 @@
+"""What is read is what a run wrote, and a record counts as its run while its key fits."""
+
+import json
+import shutil
+
+import pytest
+
+from lib.run import experiment, store
+from lib.run.experiment import ablate, plan, run
+
+TOY, QUICK = "tests.toy", {"profile": "smoke"}
+
+
+def silent(line: str) -> None:
+    pass
+
+
+@pytest.fixture
+def finished(tmp_path):
+    return run(TOY, "pretrain", 0, QUICK, tmp_path / "runs", silent)
+
+
+def edit(folder, **changes) -> None:
+    stored = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(stored | changes))
+
+
+def test_edited_results_are_refused_and_made_again(finished):
+    scores = finished.scores | {"test": {"deep:RMSE": 0.0}}
+    for damage in (
+        lambda folder: edit(folder, scores=scores),
+        lambda folder: edit(folder, variant="norm"),
+        lambda folder: edit(folder, identity=finished.identity | {"seed": 7}),
+        lambda folder: (folder / "result.json").write_text(""),
+        lambda folder: (folder / "result.json").write_text('{"a": '),
+        lambda folder: (folder / "result.json").write_bytes(b"\xff\xfe"),
+        lambda folder: (folder / "result.json").write_text("[]"),
+    ):
+        damage(finished.folder)
+        with pytest.raises(store.DamagedRun, match=str(finished.folder)):
+            store.read(finished.folder)
+        lines = []
+        again = run(TOY, "pretrain", 0, QUICK, finished.folder.parents[1], lines.append)
+        assert again.scores == finished.scores and any("train" in line and "again" in line for line in lines)
+
+
+def test_a_renamed_run_is_no_other_run(finished):
+    other = plan(TOY, "pretrain", 1, QUICK)
+    taken = finished.folder.with_name(f"{other.name}-{other.key}")
+    shutil.move(finished.folder, taken)
+    with pytest.raises(store.DamagedRun, match=f"found the result of run {finished.key}"):
+        store.read(taken)
+    assert run(TOY, "pretrain", 1, QUICK, taken.parents[1], silent).seed == 1
+
+
+def test_statistics_are_those_that_the_run_wrote(finished):
+    (finished.folder / "statistics.npz").write_bytes(b"PK")
+    with pytest.raises(store.DamagedRun, match="found other bytes than the run wrote"):
+        store.read(finished.folder).statistics("deep:RMSE")
+
+
+def test_a_record_of_another_machine_counts_while_its_key_fits(finished, tmp_path, monkeypatch):
+    reports, elsewhere = tmp_path / "reports", tmp_path / "elsewhere"
+    store.keep_records([finished], reports / "numbers" / "toy" / "records")
+    record = store.find_record(TOY, finished.key, reports)
+    assert {path.name for path in record.iterdir()} == {"result.json", "statistics.npz"}
+    assert sum(path.stat().st_size for path in record.iterdir()) < 50_000
+    monkeypatch.setattr(store, "REPORTS", reports)
+    monkeypatch.setattr(store.find_record, "__defaults__", (reports,))
+    monkeypatch.setattr(experiment, "make", lambda *arguments: pytest.fail("trained again"))
+    row = ablate(TOY, ["pretrain"], [0], QUICK, elsewhere, silent).iloc[0]
+    assert row["folder"] == str(record) and row["deep:RMSE"] == finished.scores["test"]["deep:RMSE"]
+    assert not store.read(record).has_weights
+    with pytest.raises(FileNotFoundError):
+        store.read(record).weights()
+
+
+def test_a_record_whose_key_does_not_fit_is_not_used(finished, tmp_path, monkeypatch):
+    reports = tmp_path / "reports"
+    store.keep_records([finished], reports / "numbers" / "toy" / "records")
+    monkeypatch.setattr(store.find_record, "__defaults__", (reports,))
+    changed = ablate(TOY, ["pretrain"], [0], QUICK | {"epochs": 2}, tmp_path / "elsewhere", silent).iloc[0]
+    assert changed["folder"].startswith(str(tmp_path / "elsewhere"))
+    (record,) = store.records(TOY, reports)
+    shutil.move(record, record.with_name("pretrain-seed0-" + plan(TOY, "pretrain", 0, QUICK | {"epochs": 4}).key))
+    with pytest.raises(store.DamagedRun):
+        ablate(TOY, ["pretrain"], [0], QUICK | {"epochs": 4}, tmp_path / "elsewhere", silent)
+
+
+def test_finishing_a_report_again_keeps_other_records(finished, tmp_path):
+    records = tmp_path / "records"
+    store.keep_records([finished], records)
+    other = run(TOY, "pretrain", 1, QUICK, tmp_path / "runs", silent)
+    store.keep_records([other, store.read(records / finished.folder.name)], records)
+    assert {path.name for path in records.iterdir()} == {finished.folder.name, other.folder.name}
