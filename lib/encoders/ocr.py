@@ -27,6 +27,7 @@ from lib.corpora.files import quote
 from lib.corpora.types import DataError, Picture, Post, open_picture, picture_key
 from lib.progress import ticking
 from lib.setup import ROOT
+from lib.sources import hash_of
 
 CACHE = ROOT / "cache" / "ocr.sqlite"
 BATCH = 16  # pictures for one start of tesseract, which takes longer than reading one
@@ -124,7 +125,12 @@ def _tesseract() -> tuple[str, str, str]:
 
 def identity() -> str:
     """All that decides a text beside the picture. Raises DataError if there is no tesseract."""
-    return f"{_tesseract()[2]}, sides {SIDES}"
+    return f"{_tesseract()[2]}, sides {SIDES}, code {_code()}"
+
+
+@lru_cache
+def _code() -> str:
+    return hash_of(open_picture, _grey, _recognised)
 
 
 def _reading(todo: list[tuple[bytes, Picture]]) -> Iterator[dict[bytes, str]]:
