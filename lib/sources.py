@@ -15,7 +15,7 @@ def normalised(tree: ast.AST) -> str:
     if isinstance(tree, ast.Raise):  # that something stops counts, the words it stops with do not
         return f"Raise({_called(tree.exc)})"
     body = getattr(tree, "body", None)
-    dropped = [node for node in body if _only_speaks(node)] if isinstance(body, list) else []
+    dropped = [node for node in body if only_speaks(node)] if isinstance(body, list) else []
     parts = []
     for name, value in ast.iter_fields(tree):
         value = [node for node in value if node not in dropped] if isinstance(value, list) else value
@@ -30,7 +30,8 @@ def _text(value) -> str:
     return normalised(value) if isinstance(value, ast.AST) else repr(value)
 
 
-def _only_speaks(node: ast.stmt) -> bool:
+def only_speaks(node: ast.stmt) -> bool:
+    """Whether a statement is a docstring or a line for a log."""
     if not isinstance(node, ast.Expr):
         return False
     docstring = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

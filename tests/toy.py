@@ -1,7 +1,7 @@
 """A paper as small as can be, with all that a paper may need: two stages of which the first reads another corpus, two
 tasks under one parent, noise, an adversarial pair with batches of its own, two outputs, an error to be minimised.
 
-An encoder is pretrained against a critic to give back points of one corpus; on the other it serves two heads, which tell
+An encoder is pretrained against a critic to give back points of one corpus; on the other it serves two heads that tell
 the points' norm (task "norm") or whether it is above one (task "side").
 """
 
@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from lib.run.paper import Paper, Task, Variant
-from lib.run.training import Part, TrainingSettings, batch_plan
+from lib.run.settings import TrainingSettings
+from lib.run.training import Part, batch_plan
 
 METRICS = ("linear:RMSE", "deep:RMSE")  # of two outputs
 

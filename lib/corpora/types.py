@@ -7,8 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 class DataError(ValueError):
@@ -59,13 +60,46 @@ class TaggedPost:
 
 @dataclass(frozen=True)
 class Product:
-    """A product of a knowledge graph (K3M); properties are (name, value) pairs."""
+    """A listing of a product (K3M); properties are (name, value) pairs, its triples of the knowledge graph.
+
+    Listings of one product share `product`; unless told, a listing is a product of its own, and that is its id.
+    A title may be empty: it is missing.
+    """
 
     id: str
     image: Picture
     title: str
     properties: tuple[tuple[str, str], ...]
     category: str
+    product: str = ""
+
+    def __post_init__(self):
+        if not self.product:
+            object.__setattr__(self, "product", self.id)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two listings, and whether they are of the same product."""
+
+    id: str
+    left: Product
+    right: Product
+    same: bool
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a product, whose properties lack the triple asked for; `answer` is one of `pool`.
+
+    `text` is the title and the question, `title [SEP] question`.
+    """
+
+    id: str
+    product: Product
+    text: str
+    answer: str
+    pool: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -81,11 +115,12 @@ class Corpus:
 
     def describe(self) -> pd.DataFrame:
         """Counts as a small table, one row a split."""
-        rows = {name: _counts(list(getattr(self, name))) for name in ("train", "dev", "test")}
+        rows = {name: _counts(getattr(self, name)) for name in ("train", "dev", "test")}
         return pd.DataFrame(rows).T.astype(int).rename_axis("split")
 
 
 def _counts(split: Sequence) -> dict[str, int]:
+    split = list(split)  # made once, where examples are made on demand
     counts = {"examples": len(split), "with picture": sum(example.image is not None for example in split)}
     if len(split) and isinstance(split[0], CaptionedImage):
         counts["captions"] = sum(len(example.captions) for example in split)
@@ -95,6 +130,11 @@ def _counts(split: Sequence) -> dict[str, int]:
         counts["tokens"] = sum(len(example.tokens) for example in split)
         begun = sum(tag[0] == "B" for example in split for tag in example.tags)
         counts["entities"] = begun + sum(stray_tags(example) for example in split)  # a stray I- begins one, leniently
+    if len(split) and isinstance(split[0], Product):
+        counts["with title"] = sum(bool(example.title) for example in split)
+        counts["triples"] = sum(len(example.properties) for example in split)
+        counts["products"] = len({example.product for example in split})
+        counts["categories"] = len({example.category for example in split})
     return counts
 
 
@@ -114,16 +154,35 @@ def stray_tags(post: TaggedPost) -> int:
 
 
 def open_picture(picture: str | Path | Drawing | Image.Image) -> Image.Image:
-    """The picture as RGB. Raises DataError naming a file that is not a readable image."""
+    """The picture as RGB, as a person would see it: upright, deep greys scaled, what is transparent on white.
+
+    Raises DataError naming a file that is not a readable image.
+    """
     if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
+        return as_seen(picture)
     if not isinstance(picture, (str, Path)):
         return picture.draw().convert("RGB")
     try:
+        if not Path(picture).is_file():  # a pipe would be waited for
+            raise OSError("no such file")
         with Image.open(picture) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # whatever Pillow's plugins raise
+            return as_seen(image)
+    except Exception as error:  # Pillow's plugins raise whatever they like
         raise DataError(f"{picture}: not a readable picture ({error}), expected JPEG, PNG or the like") from error
+
+
+def as_seen(image: Image.Image) -> Image.Image:
+    """A decoded picture as RGB, as `open_picture` gives it."""
+    image = ImageOps.exif_transpose(image)  # a telephone stores how it was held
+    if image.mode.startswith(("I", "F")):  # more than 8 bits of grey, which `convert` would cut off
+        grey = np.nan_to_num(np.asarray(image, np.float64))
+        span = 65535 if image.mode.startswith("I;16") else max(grey.max() - grey.min(), 1e-9)
+        low = 0 if image.mode.startswith("I;16") else grey.min()
+        image = Image.fromarray((255 * (grey - low) / span).round().astype(np.uint8))
+    if image.has_transparency_data:
+        seen = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+    return image.convert("RGB")
 
 
 def picture_key(picture: Path | Drawing) -> bytes:

@@ -15,7 +15,7 @@ import torchvision.models as tv
 from PIL import Image
 from torch import nn
 
-from lib.corpora.types import DataError, Picture, open_picture, picture_key
+from lib.corpora.types import DataError, Picture, as_seen, open_picture, picture_key
 from lib.encoders.cache import FeatureCache, Features
 from lib.names import require_known
 from lib.precision import autocast, device, fast_precision
@@ -221,7 +221,7 @@ def pixels(picture: Picture | Image.Image, view: str = "full", size: int = 224) 
 @lru_cache
 def _code() -> str:
     """Changes with the code that computes features, so that nobody reads those of another code from the cache."""
-    return hash_of(Lite0, TorchvisionNet, open_picture, pixels, ImageEncoder.encode, ImageEncoder._normalised)
+    return hash_of(Lite0, TorchvisionNet, open_picture, as_seen, pixels, ImageEncoder.encode, ImageEncoder._normalised)
 
 
 def _view_keys(picture: Picture, views: Sequence[str]) -> list[bytes]:

@@ -16,7 +16,6 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from shutil import which
 from tempfile import TemporaryDirectory
-from unicodedata import normalize
 
 import pytesseract
 import regex
@@ -24,16 +23,17 @@ import torch
 from PIL import Image
 
 from lib.corpora.files import quote
-from lib.corpora.types import DataError, Picture, Post, open_picture, picture_key
+from lib.corpora.types import DataError, Picture, Post, as_seen, open_picture, picture_key
 from lib.progress import ticking
 from lib.setup import ROOT
 from lib.sources import hash_of
+from lib.words import words
 
 CACHE = ROOT / "cache" / "ocr.sqlite"
 BATCH = 16  # pictures for one start of tesseract, which takes longer than reading one
 SIDES = 800, 1600  # a picture whose longer side lies outside is scaled to the nearer: small letters need pixels
 
-_TOKEN, _WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+"), regex.compile(r"\p{L}[\p{L}\p{M}]*")
+_TAG, _NO_LETTER = regex.compile(r"<\w+>"), regex.compile(r"[\p{N}_'’]")
 
 
 def wordings(pictures: Sequence[Picture], vocabulary: frozenset[str], cache: Path = CACHE) -> list[str]:
@@ -54,15 +54,14 @@ def usable(text: str, vocabulary: frozenset[str]) -> str:
 
     "" if at least three quarters of these have less than three letters, or less than three have more than three.
     """
-    words = [word for word in _words(text) if len(word) > 1 and word in vocabulary]
-    short, long = sum(len(word) < 3 for word in words), sum(len(word) > 3 for word in words)
-    return "" if long < 3 or short >= 0.75 * len(words) else " ".join(words)
+    kept = [word for word in _words(text) if len(word) > 1 and word in vocabulary]
+    short, long = sum(len(word) < 3 for word in kept), sum(len(word) > 3 for word in kept)
+    return "" if long < 3 or short >= 0.75 * len(kept) else " ".join(kept)
 
 
 def _words(text: str) -> list[str]:
-    """The words of a text in any script; signs as `<user>` have none, and neither has what contains a digit."""
-    tokens = (token for token in normalize("NFC", text).lower().split() if not token.startswith("<"))
-    return [word for token in tokens for word in _TOKEN.findall(token) if _WORD.fullmatch(word)]
+    """The words of letters alone, in any script; a tag such as `<user>` is none."""
+    return [word for word in words(_TAG.sub(" ", text)) if not _NO_LETTER.search(word)]
 
 
 def read(pictures: Sequence[Picture], cache: Path = CACHE) -> list[str]:
@@ -130,7 +129,7 @@ def identity() -> str:
 
 @lru_cache
 def _code() -> str:
-    return hash_of(open_picture, _grey, _recognised)
+    return hash_of(open_picture, as_seen, _grey, _recognised)
 
 
 def _reading(todo: list[tuple[bytes, Picture]]) -> Iterator[dict[bytes, str]]:

@@ -48,6 +48,17 @@ def load_tokenizer(name: str):
     return _loaded(AutoTokenizer, name, add_prefix_space=True)
 
 
+def longest_text(name: str) -> int:
+    """How many pieces an encoder takes, special ones included: some tokenizers do not say it, but positions do."""
+    from transformers import AutoConfig
+
+    config = _loaded(AutoConfig, name)
+    positions = getattr(config, "max_position_embeddings", None) or load_tokenizer(name).model_max_length
+    # RoBERTa's kin count positions from behind their padding's.
+    before = (config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
+    return min(load_tokenizer(name).model_max_length, positions - before)
+
+
 def new_encoder(name: str, layers: int | None = None) -> nn.Module:
     """An encoder of the architecture called `name`, in float32, with random weights, all its layers or its first ones.
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lib.corpora.types import DataError
-from lib.encoders.text import encoder_key, load_tokenizer, new_encoder
+from lib.encoders.text import encoder_key, load_tokenizer, longest_text, new_encoder
 from lib.encoders.words import PAD, UNKNOWN, pad
 
 CHARACTERS = "characters"  # in place of an encoder's name: one that is trained from scratch, for any script
@@ -49,7 +49,7 @@ class TokenReader:
         else:
             tokenizer = self.tokenizer = load_tokenizer(name)
             self.padding, self.unknown = tokenizer.pad_token_id, tokenizer.unk_token_id
-            self.begin, self.end, most = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.model_max_length
+            self.begin, self.end, most = tokenizer.cls_token_id, tokenizer.sep_token_id, longest_text(name)
             if self.begin is None or self.end is None:
                 raise DataError(f"text encoder {name!r} has no pieces like [CLS] and [SEP], expected a BERT-like one")
         if not 3 <= longest <= most:

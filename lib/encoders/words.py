@@ -1,7 +1,6 @@
-"""Words: how a sentence is split, which words a model knows, and published vectors for them."""
+"""Vocabularies: which words a model knows, as indices, and published vectors for them."""
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,14 +11,9 @@ import numpy as np
 import torch
 
 from lib.corpora.types import DataError
+from lib.words import words
 
 PAD, UNKNOWN, END = "<pad>", "<unk>", "<end>"
-_WORD = re.compile(r"\w+(?:['’]\w+)?")
-
-
-def words(sentence: str) -> list[str]:
-    """Lower-case words of any script, apostrophes kept, punctuation dropped."""
-    return _WORD.findall(sentence.lower())
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ def work(jobs: Sequence[Job], at_once: int, log: Callable[[str], None]) -> None:
             if line is None:
                 log(f"a worker ended in the middle of {' '.join(busy.pop(worker).arguments[:3])} ({worker.wait()})")
             elif line.startswith((DONE, FAILED)):
-                done |= {busy.pop(worker).name} if line.startswith(DONE) else set()
+                ended = busy.pop(worker)
+                done |= {ended.name} if line.startswith(DONE) else set()
                 idle.append(worker)
             else:
                 log(line)

@@ -17,49 +17,20 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lib.names import require_known
 from lib.precision import device, mixed_precision
 from lib.progress import Progress as Telling
 from lib.run.checkpoints import Checkpoints
+from lib.run.settings import TrainingSettings
 
 SCHEDULES = {
     "constant": lambda done: 1.0,
     "linear": lambda done: 1 - done,
+    "late": lambda done: min(1.0, 2 * (1 - done)),
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
     "plateau": lambda done: 1.0,  # and half of it after each evaluation that was not the best
 }
 BUCKET = 32  # batches whose examples are sorted by length together: little padding, still a random order
 AHEAD = 2  # batches prepared while a step is computed
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How a model is trained. `clip` bounds the gradient's global norm, 0 leaves it alone; `warmup` is a share of
-    all steps; `average` is the decay of an exponential average of the weights, 0 for none; `accumulate` takes a batch
-    in so many parts, where memory is short; dev is evaluated after each epoch, or every `evaluate_every` steps;
-    `patience` counts evaluations without a better dev score; precision "auto" is bf16 where it was measured to be
-    faster, else fp32; `threads` are those of a CPU, whose number changes the last bits of a result."""
-
-    epochs: int = 10
-    batch_size: int = 128
-    accumulate: int = 1
-    learning_rate: float = 2e-4
-    weight_decay: float = 0.0
-    schedule: str = "constant"  # or "linear", "cosine": towards zero; "plateau": half of it where dev stands still
-    warmup: float = 0.0
-    clip: float = 2.0
-    average: float = 0.0
-    evaluate_every: int | None = None
-    patience: int | None = None
-    precision: str = "auto"
-    threads: int = 1
-
-    def __post_init__(self):
-        require_known("schedule", self.schedule, SCHEDULES)
-        mixed_precision(self.precision)
-        for name in ("epochs", "batch_size", "accumulate", "evaluate_every", "threads"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -143,7 +114,7 @@ def turns(plans: Mapping[str, Sequence]) -> list[tuple[str, np.ndarray]]:
 
 
 def schedule(name: str, warmup: float, steps: int) -> Callable[[int], float]:
-    """The learning rate's factor at each of `steps` steps: a linear warm-up, then constant, linear or cosine."""
+    """The learning rate's factor at each of `steps` steps: a linear warm-up, then a shape of SCHEDULES."""
     warming, shape = round(warmup * steps), SCHEDULES[name]
     return lambda step: (step + 1) / warming if step < warming else shape((step - warming) / max(1, steps - warming))
 

@@ -17,7 +17,7 @@ from lib.encoders.words import Vocabulary, pad, word_vectors_key
 from lib.metrics import retrieval
 from lib.progress import ticking
 from lib.run.paper import Task
-from lib.run.training import TrainingSettings
+from lib.run.settings import TrainingSettings
 
 
 @dataclass(frozen=True)

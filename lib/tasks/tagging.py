@@ -18,7 +18,7 @@ from lib.metrics import entities
 from lib.names import require_known
 from lib.progress import ticking
 from lib.run.paper import Task
-from lib.run.training import TrainingSettings
+from lib.run.settings import TrainingSettings
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,7 @@ def test_few_pictures_are_shared_out(tmp_path, fake, monkeypatch):
     "text, kept",
     [
         ("Come to our\nSUMMER market!", "come to our summer market"),
-        ("summer-market: free_entry", "summer market free entry"),
+        ("summer-market: free,entry don't", "summer market free entry"),
         ("summer market free", "summer market free"),
         ("summer market may", ""),  # only two words of more than three letters
         ("summer market free winter", "summer market free"),  # the training split has no winter

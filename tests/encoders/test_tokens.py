@@ -102,7 +102,7 @@ def test_berts_kin_serve_too(config, kind, tmp_path):
     encoder.load_state_dict({k: v for k, v in pretrained(folder)[1].state_dict().items() if k in encoder.state_dict()})
     batch = reader.batch(reader.windows([["a", "dog"], ["runs"]]))
     states = encoder(input_ids=batch["pieces"], attention_mask=batch["mask"]).last_hidden_state
-    assert states.shape == (2, 4, 16) and states.dtype == torch.float32 and encoder.config.hidden_size == 16
+    assert states.shape == (2, 8, 16) and states.dtype == torch.float32 and encoder.config.hidden_size == 16
 
 
 def test_a_window_without_room_is_refused():
@@ -120,3 +120,12 @@ def test_a_token_that_looks_special_is_text():
 def test_an_unknown_encoder_is_named(tmp_path):
     with pytest.raises(DataError, match="text encoder .*nowhere"):
         TokenReader(str(tmp_path / "nowhere"))
+
+
+def test_an_encoder_whose_tokenizer_names_no_maximal_length_has_its_positions(tmp_path):
+    folder = save_tiny_bert(tmp_path, 1)
+    load_tokenizer.cache_clear()
+    assert load_tokenizer(folder).model_max_length > 1e9
+    TokenReader(folder, 512)
+    with pytest.raises(ValueError, match="longest is 513, expected 3, a piece between the two special ones, to 512"):
+        TokenReader(folder, 513)

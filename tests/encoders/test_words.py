@@ -1,4 +1,4 @@
-"""Words: splitting, vocabularies that know training captions only, padding, published vectors."""
+"""Vocabularies that know training captions only, padding, published vectors."""
 
 import pytest
 import torch
@@ -6,21 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.corpora.types import DataError
-from lib.encoders.words import Vocabulary, pad, word_vectors, words
-
-
-def test_words_of_any_script():
-    assert words("A dog's RED ball, isn't it? Größe 東京 3d") == [
-        "a",
-        "dog's",
-        "red",
-        "ball",
-        "isn't",
-        "it",
-        "größe",
-        "東京",
-        "3d",
-    ]
+from lib.encoders.words import Vocabulary, pad, word_vectors
 
 
 def test_vocabulary_counts_and_orders():
@@ -28,6 +14,12 @@ def test_vocabulary_counts_and_orders():
     assert vocabulary.words == ("<pad>", "<unk>", "<end>", "a", "car")
     assert vocabulary.encode("A green car!", end=True) == [3, 1, 4, 2]
     assert vocabulary.encode("...") == [1]
+
+
+def test_a_caption_without_spaces_shares_its_characters():
+    vocabulary = Vocabulary.of(["一只棕色的狗在雪地里奔跑", "一个男孩在海边踢足球", "犬が雪の中を走っている"])
+    indices = vocabulary.encode("一只黑色的狗在雪地里奔跑")
+    assert len(indices) == 12 and [vocabulary.words[i] for i in indices].count("<unk>") == 1  # 黑
 
 
 @given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=9))

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lib.precision import fast_precision, mixed_precision
-from lib.run.training import TrainingSettings, batch_plan, fit, schedule
+from lib.run.settings import TrainingSettings
+from lib.run.training import batch_plan, fit, schedule
 from tests.processes import on_two_processes
 
 HERE = Path(__file__).parent
@@ -179,7 +180,7 @@ def test_a_plan_pads_little_and_changes_with_the_epoch():
 
 
 def test_schedules_warm_up_and_come_down():
-    for name, end in (("constant", 1.0), ("linear", 0.0), ("cosine", 0.0)):
+    for name, end in (("constant", 1.0), ("linear", 0.0), ("late", 0.0), ("cosine", 0.0)):
         factor = schedule(name, 0.1, 100)
         assert [round(factor(s), 3) for s in (0, 4, 9)] == [0.1, 0.5, 1.0]
         assert factor(100) == pytest.approx(end, abs=1e-9)
@@ -206,7 +207,8 @@ import numpy as np, torch, torch.distributed as dist
 from torch.nn.functional import normalize
 from lib.layers.distributed import gather
 from lib.layers.ranking import pairwise_ranking_loss
-from lib.run.training import TrainingSettings, fit
+from lib.run.settings import TrainingSettings
+from lib.run.training import fit
 class Pairs:
     def __init__(self):
         g = torch.Generator().manual_seed(0)
