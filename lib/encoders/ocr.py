@@ -1,6 +1,6 @@
 """Image wordings, first part: the words that stand on a picture, read by tesseract and filtered as CMKP does.
 
-Wang et al. 2020, section 3; the rules are those of the released code, which the paper does not give.
+Wang et al. 2020; the rules of the filter are those of its released code, process_ocr.py.
 """
 
 import hashlib
