@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import normalize
 
 from lib import corpora
-from lib.analysis.regularities import Query, examples, measure, over_seeds, queries, said_pairs
+from lib.analysis.regularities import Gallery, Query, examples, measure, over_seeds, queries, said_pairs
 from lib.corpora.iconworld.captions import HELD_OUT, colour_noun_pairs
 from lib.corpora.types import CaptionedImage
 from lib.models.vse import regularity_query, rerank_by_centroid
@@ -46,7 +46,7 @@ def test_said_pairs_stand_side_by_side():
     assert said_pairs(CaptionedImage("x", None, captions)) == {("black", "dog"), ("grey", "coat"), ("red", "shirt")}
 
 
-class Toy:
+class Toy(Gallery):
     """A perfect world of three colours and three nouns: a picture is the sum of its two words."""
 
     parts = {"red": 0, "blue": 1, "green": 2, "car": 3, "dog": 4, "hat": 5}
@@ -60,10 +60,6 @@ class Toy:
 
     def words(self, words):
         return torch.stack([self.word(word) for word in words])
-
-    from lib.analysis.regularities import Gallery
-
-    search = Gallery.search
 
 
 def test_arithmetic_is_perfect_where_pictures_are_sums():
