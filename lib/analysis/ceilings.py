@@ -40,7 +40,7 @@ def by_detail(predictions: Mapping, data: RetrievalData) -> pd.DataFrame:
     _, ranks = retrieval.ranks(predictions["images"], predictions["sentences"], predictions["owner"])
     told = [(index, meaning) for index in range(len(test)) for meaning in test.told(index)]
     best = [100 * _first(readings(test)[meaning], owner) for owner, meaning in told]
-    table = pd.DataFrame({"detail": decided_by(test), "model": 100.0 * (ranks < 1), "perfect reader": best})
+    table = pd.DataFrame({"detail": decided_by(test), "model": 100.0 * (ranks < 1).double(), "perfect reader": best})
     groups = table.groupby("detail")
     means = groups.mean().assign(sentences=groups.size())
     return means.reindex([detail for detail in DETAILS if detail in means.index]).reset_index()

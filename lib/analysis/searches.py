@@ -1,4 +1,4 @@
-"""Looking inside retrieval: what a trained model finds among the test pictures and their sentences, and what is right."""
+"""Looking inside retrieval: what a trained model finds in the test split, and what of it is right."""
 
 from collections.abc import Iterable, Sequence
 

@@ -26,7 +26,8 @@ def to_look_into(paper: str, runs: pd.DataFrame, parameters: Mapping, reports: P
         raise FileNotFoundError(f"{paper}: found records of runs only; train one of them with lib.run")
     task = found.task(found.Settings())
     best = (max if task.mode == "max" else min)(mine, key=lambda result: result.scores["dev"][task.monitor])
-    return predict.load(best.folder), f"{found.VARIANTS[best.variant].title}, seed {best.seed}, best of your runs on dev"
+    title = found.VARIANTS[best.variant].title
+    return predict.load(best.folder), f"{title}, seed {best.seed}, best of your runs on dev"
 
 
 def as_given(parameters: Mapping) -> bool:

@@ -168,7 +168,8 @@ class Predictor:
 
     @torch.no_grad()
     def __call__(self, text: str | None = None, image=None, k: int = 5) -> pd.DataFrame | float:
-        """The `k` nearest of the gallery, or all of a smaller one, as a table (index, score), or one score for a text and an image."""
+        """The `k` nearest of the gallery, or all of a smaller one, as a table (index, score); or one score for a text and
+        an image."""
         if text is None and image is None:
             raise ValueError("found neither text nor image, expected at least one of them")
         v = None if text is None else self.embed_sentences([text])[0]

@@ -201,27 +201,26 @@ def _nothing() -> plt.Figure:
 
 def two_towers(picture: Picture, sentence: str) -> plt.Figure:
     """How a picture and a sentence come into one space, as in the paper."""
-    figure, axes = plt.subplots(figsize=(11, 2.9))
+    figure, axes = plt.subplots(figsize=(11, 3))
     axes.axis("off")
-    axes.set(xlim=(0, 11), ylim=(0, 2.9), aspect="equal")
-    axes.imshow(open_picture(picture), extent=(0.4, 1.8, 1.5, 2.9))
-    axes.text(1.1, 0.6, textwrap.fill(sentence, 20), ha="center", va="center", fontsize=10, style="italic")
-    for y, names in {2.2: ("frozen network", "feature q", "linear map W_I", "x"),
-                     0.6: ("word vectors", "w_1 … w_N", "LSTM", "v")}.items():  # fmt: skip
-        _boxes(axes, y, names)
-    axes.text(10.2, 1.4, "s(x, v) = x · v", ha="center", va="center", fontsize=12, fontweight="bold", color=RIGHT)
-    for y in (2.2, 0.6):
-        _arrow(axes, (9.2, y), (9.9, 1.4 + (0.25 if y > 1 else -0.25)))
+    axes.set(xlim=(0, 11), ylim=(0, 3), aspect="equal")
+    axes.imshow(open_picture(picture), extent=(0.3, 1.7, 1.55, 2.95))
+    axes.text(1.0, 0.7, textwrap.fill(sentence, 14), ha="center", va="center", fontsize=11, style="italic")
+    towers = {2.25: ("frozen network", "feature q", "linear map W", "x"), 0.7: ("word vectors", "w₁ w₂ …", "LSTM", "v")}
+    for y, names in towers.items():
+        for i, name in enumerate(names):
+            _boxed(axes, 2.9 + 1.95 * i, y, name, "#dbe7f1" if i % 2 == 0 else "white")
+        _arrow(axes, (9.0, y), (9.6, 1.475 + (y - 1.475) * 0.3))
+    _boxed(axes, 10.1, 1.475, "s(x, v) = x · v", "#d9efe2")
     return figure
 
 
-def _boxes(axes: plt.Axes, y: float, names: Sequence[str]) -> None:
-    """Names in a row at height y, an arrow before each; what is computed stands bare between the boxes."""
-    for i, name in enumerate(names):
-        x = 3.0 + 2.0 * i
-        box = {"boxstyle": "round,pad=0.4", "facecolor": "#e8eef4" if i % 2 == 0 else "white", "edgecolor": "none"}
-        axes.text(x, y, name, ha="center", va="center", fontsize=10, bbox=box)
-        _arrow(axes, (x - 1.15 if i else 2.0, y), (x - 0.8, y))
+def _boxed(axes: plt.Axes, x: float, y: float, name: str, colour: str) -> None:
+    """A name on a coloured box, and the arrow that leads to it."""
+    box = {"boxstyle": "round,pad=0.45", "facecolor": colour, "edgecolor": "none"}
+    axes.text(x, y, name, ha="center", va="center", fontsize=11, bbox=box, zorder=3)
+    if y != 1.475:
+        _arrow(axes, (x - 1.15, y), (x - 0.75, y))
 
 
 def _arrow(axes: plt.Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
@@ -296,7 +295,7 @@ def gaps(table: pd.DataFrame, columns: Sequence[str], title: str, x: str) -> plt
     low, high = (table[name] for name in columns)
     rows = np.arange(len(table))[::-1]
     axes.hlines(rows, low, high, color="#c9d1d9", lw=3)
-    for name, values, colour in zip(columns, (low, high), (RIGHT, WRONG), strict=True):
+    for name, values, colour in zip(columns, (low, high), ("#4c72b0", NEUTRAL), strict=True):
         axes.scatter(values, rows, s=55, color=colour, zorder=3, label=name)
     axes.set(yticks=rows, yticklabels=table.iloc[:, 0], xlabel=x)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
