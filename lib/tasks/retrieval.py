@@ -1,6 +1,6 @@
 """Image-sentence retrieval (VSE, GXN): pictures and captions as tensors, batches of pairs, scores of both searches."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache, partial
 
@@ -112,18 +112,26 @@ class RetrievalData:
     fingerprint: str
 
 
-def load(settings: RetrievalSettings) -> RetrievalData:
-    """The corpus that `settings` name, as tensors; read once for all variants that share it."""
-    shared = {field.name: getattr(settings, field.name) for field in fields(RetrievalSettings)}
-    trained = {field.name for field in fields(TrainingSettings)}
-    return _load(RetrievalSettings(**{name: value for name, value in shared.items() if name not in trained}))
+def load(
+    settings: RetrievalSettings,
+    kind: type[RetrievalSettings] = RetrievalSettings,
+    split: type[Split] = Split,
+    needed: Collection[str] = (),
+) -> RetrievalData:
+    """The corpus that `settings` name, as tensors; read once for all variants that share it.
+
+    What decides it are the fields of `kind`; of those of training only the `needed` ones.
+    """
+    ignored = {field.name for field in fields(TrainingSettings)} - set(needed)
+    shared = {field.name for field in fields(kind)} - ignored
+    return _load(kind(**{name: getattr(settings, name) for name in shared}), split)
 
 
 @lru_cache(maxsize=8)
-def _load(settings: RetrievalSettings) -> RetrievalData:
+def _load(settings: RetrievalSettings, split: type[Split]) -> RetrievalData:
     corpus = corpora.load(settings.dataset, settings.data_dir, limit=settings.train_limit)
     vocabulary = Vocabulary.of((c for example in corpus.train for c in example.captions), settings.min_count)
-    parts = {name: Split(getattr(corpus, name), vocabulary, settings) for name in ("train", "dev", "test")}
+    parts = {name: split(getattr(corpus, name), vocabulary, settings) for name in ("train", "dev", "test")}
     seen = [corpus.fingerprint, parts["train"].encoder.identity, parts["train"].sentences.identity]
     seen += [word_vectors_key(settings.word_vectors)] if settings.word_vectors else []
     return RetrievalData(corpus, vocabulary, **parts, fingerprint="/".join(seen))
@@ -142,8 +150,13 @@ def context(data: RetrievalData, parent_context: Mapping | None = None) -> dict:
 
 
 @torch.no_grad()
-def embed(model: torch.nn.Module, split: Split, batch: int = 512) -> tuple[torch.Tensor, torch.Tensor]:
-    """All pictures [N, D], averaged over their views, and all sentences [M, D] of a split in the joint space."""
+def embed(
+    model: torch.nn.Module, split: Split, batch: int = 512, unit: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """All pictures [N, D], averaged over their views, and all sentences [M, D] of a split in the joint space.
+
+    `unit` scales a picture's average to unit norm: for a cosine, not where a vector holds several embeddings.
+    """
     model.eval()
     device = next(model.parameters()).device
     images = torch.stack([_embed_images(model, split, view, batch, device) for view in range(split.features.views)])
@@ -155,7 +168,7 @@ def embed(model: torch.nn.Module, split: Split, batch: int = 512) -> tuple[torch
     ])  # fmt: skip
     restored = torch.empty_like(sentences)
     restored[torch.from_numpy(order)] = sentences
-    return normalize(images.mean(0), dim=-1), restored
+    return normalize(images.mean(0), dim=-1) if unit else images.mean(0), restored
 
 
 def _embed_images(model, split: Split, view: int, batch: int, device) -> torch.Tensor:
@@ -163,9 +176,11 @@ def _embed_images(model, split: Split, view: int, batch: int, device) -> torch.T
     return torch.cat([model.encode_images(split.features.gather(c, view).to(device)).cpu() for c in chunks])
 
 
-def predict(model: torch.nn.Module, split: Split, quick: bool = False) -> dict[str, torch.Tensor]:
+def predict(
+    model: torch.nn.Module, split: Split, quick: bool = False, batch: int = 512, unit: bool = True
+) -> dict[str, torch.Tensor]:
     """A split in the joint space: what scores, and every later look at a run, start from."""
-    images, sentences = embed(model, split)
+    images, sentences = embed(model, split, batch, unit)
     owner, folds = torch.from_numpy(split.owner), torch.tensor(split.folds)
     return {"images": images, "sentences": sentences, "owner": owner, "folds": folds}
 
