@@ -193,7 +193,7 @@ VARIANTS = {
     "t2i-paper": _row("+ pictures, the paper's own game", "match-on", PICTURES, PAPER_GAME),
     "full": _row("GXN: captions and pictures", "captions", ONWARDS, MIX),
     "cut": _row("GXN, imagining teaches no encoder", "captions", ONWARDS, MIX, CUT),
-    "grid": _row("+ captions, with attention to a grid", "captions", CAPTIONS, dict(attention=True, image_layer="grid")),
+    "grid": _row("+ captions, attention to a grid", "captions", CAPTIONS, dict(attention=True, image_layer="grid")),
     "two-level-best": Variant("matching on the encoders of VSE's best recipe", MATCHING | BEST),
 }
 

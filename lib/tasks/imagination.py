@@ -1,14 +1,13 @@
 """Retrieval by a model that also imagines (GXN): batches of captions and pictures, and scores of what it imagines."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from lib.corpora.types import CaptionedImage
 from lib.encoders.cache import Features
 from lib.encoders.images import PictureBytes
 from lib.encoders.words import END, Vocabulary, pad
@@ -18,6 +17,7 @@ from lib.metrics.pictures import frechet_distance
 from lib.metrics.retrieval import Similarity
 from lib.progress import ticking
 from lib.run.paper import Task, ratio
+from lib.run.settings import TrainingSettings
 from lib.run.training import batch_plan
 from lib.tasks import judging, retrieval
 from lib.tasks.retrieval import RECALLS, RetrievalData, RetrievalSettings
@@ -44,17 +44,17 @@ class ImaginationSettings(RetrievalSettings):
 
 
 class Split(retrieval.Split):
-    """One split, for a model that may imagine too; `train` is the split that it is trained on."""
+    """A split for a model that may imagine too; `train` is the one that it is trained on."""
 
-    def __init__(self, examples: Sequence[CaptionedImage], vocabulary: Vocabulary, settings: ImaginationSettings):
-        super().__init__(examples, vocabulary, settings)
-        self.vocabulary, self.settings, self.train = vocabulary, settings, self
+    def __init__(self, known: retrieval.Split, vocabulary: Vocabulary, settings: ImaginationSettings):
+        vars(self).update(vars(known))  # what was read once serves all variants
+        self.known, self.vocabulary, self.settings, self.train = known, vocabulary, settings, self
 
     @cached_property
     def features(self) -> Features:
         """What the image network has seen of the pictures; their pixels, where it is yet to learn."""
         if not self.settings.fine_tune:
-            return super().features
+            return self.known.features
         return PictureBytes(self.settings.image_size).features(self.shown, self.views)
 
     @property
@@ -81,7 +81,8 @@ class Split(retrieval.Split):
         """The first pictures, as many as are enough to choose an epoch by."""
         if len(self.examples) <= QUICK:
             return self
-        first = type(self)(self.examples[:QUICK], self.vocabulary, self.settings)
+        known = retrieval.Split(self.examples[:QUICK], self.vocabulary, self.settings)
+        first = Split(known, self.vocabulary, self.settings)
         first.train = self.train
         return first
 
@@ -137,9 +138,17 @@ class Split(retrieval.Split):
 
 def load(settings: ImaginationSettings) -> RetrievalData:
     """The corpus that `settings` name, as tensors; read once for all variants that share it."""
-    data = retrieval.load(settings, ImaginationSettings, Split, ("batch_size",))
-    data.dev.train = data.test.train = data.train
-    return data
+    ignored = {field.name for field in fields(TrainingSettings)} - {"batch_size"}
+    shared = {field.name for field in fields(ImaginationSettings)} - ignored
+    return _load(ImaginationSettings(**{name: getattr(settings, name) for name in shared}))
+
+
+@lru_cache(maxsize=32)
+def _load(settings: ImaginationSettings) -> RetrievalData:
+    known = retrieval.load(settings)
+    parts = {name: Split(getattr(known, name), known.vocabulary, settings) for name in ("train", "dev", "test")}
+    parts["dev"].train = parts["test"].train = parts["train"]
+    return replace(known, **parts)
 
 
 def prepare(data: RetrievalData) -> None:
@@ -280,7 +289,7 @@ def _has(predictions: Mapping, metric: str) -> bool:
 
 
 def _way(metric: str) -> tuple[str, str]:
-    """"beam/", "BLEU-4" of "beam/BLEU-4"."""
+    """Of "beam/BLEU-4" the way, "beam/", and the name."""
     way, slash, name = metric.rpartition("/")
     return way + slash, name
 

@@ -1,6 +1,6 @@
 """Image-sentence retrieval (VSE, GXN): pictures and captions as tensors, batches of pairs, scores of both searches."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache, partial
 
@@ -112,26 +112,18 @@ class RetrievalData:
     fingerprint: str
 
 
-def load(
-    settings: RetrievalSettings,
-    kind: type[RetrievalSettings] = RetrievalSettings,
-    split: type[Split] = Split,
-    needed: Collection[str] = (),
-) -> RetrievalData:
-    """The corpus that `settings` name, as tensors; read once for all variants that share it.
-
-    What decides it are the fields of `kind`; of those of training only the `needed` ones.
-    """
-    ignored = {field.name for field in fields(TrainingSettings)} - set(needed)
-    shared = {field.name for field in fields(kind)} - ignored
-    return _load(kind(**{name: getattr(settings, name) for name in shared}), split)
+def load(settings: RetrievalSettings) -> RetrievalData:
+    """The corpus that `settings` name, as tensors; read once for all variants that share it."""
+    shared = {field.name: getattr(settings, field.name) for field in fields(RetrievalSettings)}
+    trained = {field.name for field in fields(TrainingSettings)}
+    return _load(RetrievalSettings(**{name: value for name, value in shared.items() if name not in trained}))
 
 
 @lru_cache(maxsize=8)
-def _load(settings: RetrievalSettings, split: type[Split]) -> RetrievalData:
+def _load(settings: RetrievalSettings) -> RetrievalData:
     corpus = corpora.load(settings.dataset, settings.data_dir, limit=settings.train_limit)
     vocabulary = Vocabulary.of((c for example in corpus.train for c in example.captions), settings.min_count)
-    parts = {name: split(getattr(corpus, name), vocabulary, settings) for name in ("train", "dev", "test")}
+    parts = {name: Split(getattr(corpus, name), vocabulary, settings) for name in ("train", "dev", "test")}
     seen = [corpus.fingerprint, parts["train"].encoder.identity, parts["train"].sentences.identity]
     seen += [word_vectors_key(settings.word_vectors)] if settings.word_vectors else []
     return RetrievalData(corpus, vocabulary, **parts, fingerprint="/".join(seen))

@@ -88,7 +88,8 @@ def test_a_network_that_is_trained_reads_pixels():
     losses = gxn.losses("match", {**batch(), "image": torch.randn(7, 3, 2, 2)}, START)
     sum(losses.values()).backward()
     assert network[1].weight.grad.abs().sum() > 0
-    rates = {len(group["params"]): group["lr"] for group in gxn.optimizers(gxn.settings)["match"].optimizer.param_groups}
+    groups = gxn.optimizers(gxn.settings)["match"].optimizer.param_groups
+    rates = {len(group["params"]): group["lr"] for group in groups}
     assert rates[2] == gxn.settings.image_rate == 1e-5 and 1e-2 in rates.values()
 
 
