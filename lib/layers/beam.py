@@ -47,7 +47,8 @@ def search(
     the last tokens, at first `start`, and says how probable each next one is. There N = B x beams, the beams of an
     example side by side, and the state's tensors are [N, ...]: each row follows its beam. What all beams of an example
     share need not be in the state, the step may close over it and see N as (B, beams). The vocabulary may be extended
-    for each example, up to the same V, and what an example lacks has -inf.
+    for each example, up to the same V, and what an example lacks has -inf. Called again, a step may write over the
+    log-probabilities that it returned before.
 
     Of each length the best `beams` sequences without `end` go on. Those with `end` are finished: their score is the
     sum of their log-probabilities over length ** length_power, with the number of tokens as length, and the best
@@ -96,28 +97,38 @@ def _ask(step: Step, live: Hypotheses, length: int) -> tuple[Tensor, Hypotheses]
 
 def _go_on(live: Hypotheses, log_p: Tensor, length: int, end: int) -> Hypotheses:
     """The best K continuations of an example's beams by a word that is not `end`."""
-    values, words = _top(log_p.flatten(0, 1), min(live.scores.shape[1] + 1, log_p.shape[2]))  # (N, k), with the best K
-    values = values.masked_fill(words == end, -torch.inf).unflatten(0, live.scores.shape)  # (B, K, k)
-    sums, places = (live.scores[:, :, None] + values).flatten(1).topk(live.scores.shape[1])  # (B, K)
-    words = words.unflatten(0, live.scores.shape).flatten(1).gather(1, places)  # (B, K)
-    live = _pick(live, places // values.shape[2])._replace(scores=sums)
-    live.tokens[:, :, length] = words
+    sums, places = _largest(live.scores, log_p, end)  # (B, K)
+    live = _pick(live, places // log_p.shape[2])._replace(scores=sums)
+    live.tokens[:, :, length] = places % log_p.shape[2]
     return live
 
 
-def _top(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row of x [N, V] and where they are, (N, k).
+def _largest(scores: Tensor, log_p: Tensor, end: int) -> tuple[Tensor, Tensor]:
+    """The K largest sums of scores [B, K] and log_p [B, K, V] but for those of `end`, and their places among K x V."""
+    beams, size = log_p.shape[1:]
+    places = _promising(scores, log_p)  # (B, M)
+    sums = scores.gather(1, places // size) + log_p.flatten(1).gather(1, places)
+    best, which = sums.masked_fill(places % size == end, -torch.inf).topk(beams)  # (B, K)
+    return best, places.gather(1, which)
 
-    They lie in the k blocks with the largest maxima, and to find these x is read once, where a sort takes long.
+
+def _promising(scores: Tensor, log_p: Tensor) -> Tensor:
+    """Some places of K x V that the K largest sums without `end` are among (B, M): to sort all of them takes long.
+
+    They are in the 2 K blocks of words with the largest maxima, of which `end` can have made K large, one a beam; or
+    among the few words that are left after the last block.
     """
-    width = isqrt(x.shape[1] // k)
-    count, blocks = x.shape[1] // width, torch.arange(width, device=x.device)
-    maxima = x[:, : count * width].unflatten(1, (count, width)).amax(2)  # (N, V / width)
-    inside = maxima.topk(k).indices[:, :, None] * width + blocks  # (N, k, width)
-    rest = torch.arange(count * width, x.shape[1], device=x.device).expand(len(x), -1)  # (N, fewer than width)
-    places = torch.cat([inside.flatten(1), rest], 1)
-    values, best = x.gather(1, places).topk(k)
-    return values, places.gather(1, best)
+    beams, size = log_p.shape[1:]
+    width, count = isqrt(size), size // isqrt(size)
+    blocks = log_p[:, :, : count * width].unflatten(2, (count, width))  # (B, K, count, width)
+    maxima = (blocks.amax(3) + scores[:, :, None]).flatten(1)  # (B, K x count)
+    chosen = maxima.topk(min(2 * beams, beams * count)).indices[:, :, None]  # (B, 2 K, 1)
+    beam, words, left = (
+        torch.arange(*span, device=chosen.device) for span in ((beams,), (width,), (count * width, size))
+    )
+    inside = chosen // count * size + chosen % count * width + words  # (B, 2 K, width)
+    after = (beam[:, None] * size + left).flatten()  # (K x fewer than width,)
+    return torch.cat([inside.flatten(1), after.expand(len(inside), -1)], 1)
 
 
 # ---- what is finished: scores over lengths ----

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 NEVER = -1e30  # the logarithm of nothing; finite, because the difference of two infinities is NaN
-CHUNK = 2**18  # numbers worked on at a time, 1 MB: they stay in a core's cache
-CHUNK_ON_GPU = 2**26  # there a few large kernels beat many small ones
+ROWS = 32  # of logits that a CPU works on at a time: what it makes of so few stays in its cache
 
 
 def extended_ids(words: Tensor, source: Tensor, size: int, unknown: int, room: int) -> Tensor:
@@ -58,7 +57,7 @@ class AdditiveAttention(nn.Module):
         return self.W_k(memory)  # (B, S, D)
 
     def forward(self, query: Tensor, memory: Tensor, keys: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        scores = self.v(torch.tanh(self.W_q(query)[:, :, None] + keys[:, None])).squeeze(-1)  # (B, T, S)
+        scores = self.v((self.W_q(query)[:, :, None] + keys[:, None]).tanh_()).squeeze(-1)  # (B, T, S)
         padding = ~mask[:, None]  # (B, 1, S)
         weights = _precise(scores).masked_fill(padding, NEVER).log_softmax(-1).masked_fill(padding, NEVER)
         return weights.exp().to(memory.dtype) @ memory, weights
@@ -120,20 +119,18 @@ class _LogSoftmaxAt(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, logits: Tensor, target: Tensor) -> Tensor:
-        log_z = torch.cat([_precise(rows).logsumexp(1) for rows in _chunks(logits, logits)])  # (M,)
-        ctx.save_for_backward(logits, target, log_z)
-        return logits.gather(1, target[:, None])[:, 0] - log_z
+        ctx.save_for_backward(logits, target)
+        rows = ROWS if logits.device.type == "cpu" else max(1, len(logits))
+        portions = zip(logits.split(rows), target[:, None].split(rows), strict=True)
+        return torch.cat([_precise(part).log_softmax(1).gather(1, words) for part, words in portions])[:, 0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        logits, target, log_z = ctx.saved_tensors
-        result = torch.empty_like(logits)  # (M, V)
-        columns = (x[:, None] for x in (log_z, target, gradient))
-        for rows, out, z, word, scale in zip(*(_chunks(x, logits) for x in (logits, result, *columns)), strict=True):
-            part = (rows - z).exp_().mul_(-scale).scatter_add_(1, word, scale)  # in double or single precision
-            out.copy_(part)
-        return result, None
+        logits, target = ctx.saved_tensors
+        column = gradient[:, None]  # (M, 1)
+        result = _precise(logits).softmax(1).mul_(-column).scatter_add_(1, target[:, None], column)  # (M, V)
+        return result.to(logits.dtype), None
 
 
 # ---- all words ----
@@ -143,27 +140,42 @@ class _LogSoftmaxAt(torch.autograd.Function):
 def log_distribution(logits: Tensor, switch: Tensor, weights: Tensor, ids: Tensor) -> Tensor:
     """log P of every word [N, V + room], for one step of a decoder; -inf for what can be neither made nor copied.
 
-    logits [N, V + room] are -inf for the words beyond the vocabulary, as from `with_room`; switch [N]; weights and
-    ids [N, C]. The logits are used up: the result is written over them, because on a CPU new memory costs more than
-    the rest. Logits in half precision are kept, and the result is in single.
+    logits [N, V + room] are -inf for the words beyond the vocabulary, as from an `ExtendedOutput`; switch [N]; weights
+    and ids [N, C]. The logits are used up: the result is written over them, because new memory costs a CPU time.
+    Logits in half precision are kept, and the result is in single.
     """
     logits, switch = _precise(logits), _precise(switch)[:, None]  # (N, V + room), (N, 1)
-    for rows, shift in zip(_chunks(logits, logits), _chunks(F.logsigmoid(switch), logits), strict=True):
-        rows.add_(shift - rows.logsumexp(1, keepdim=True))
-    same = ids[:, :, None] == ids[:, None, :]  # (N, C, C)
-    copied = weights[:, None].masked_fill(~same, NEVER).logsumexp(2) + F.logsigmoid(-switch)  # (N, C), like for like
+    torch.log_softmax(logits, 1, out=logits).add_(F.logsigmoid(switch))  # a row is read before it is written
+    copied = _like_for_like(weights, ids) + F.logsigmoid(-switch)  # (N, C)
     total = torch.logaddexp(logits.gather(1, ids), copied)  # (N, C)
     return logits.scatter_(1, ids, total.masked_fill(total < NEVER / 2, -torch.inf))
 
 
-def with_room(output: nn.Linear, room: int) -> tuple[Tensor, Tensor]:
-    """Weight [V + room, D] and bias [V + room] of an output layer that never generates `room` further words."""
-    return F.pad(output.weight, (0, 0, 0, room)), F.pad(output.bias, (0, room), value=-torch.inf)
+def _like_for_like(weights: Tensor, ids: Tensor) -> Tensor:
+    """The logarithm of each candidate's weight with that of all others of the same word (N, C)."""
+    same, peak = ids[:, :, None] == ids[:, None, :], weights.amax(1, keepdim=True)  # (N, C, C), (N, 1)
+    shares = (weights - peak).exp()[:, None]  # (N, 1, C)
+    return torch.maximum((shares * same).sum(2).log() + peak, weights)  # at least its own, where a share vanished
 
 
-def _chunks(x: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
-    """The rows of x [M, ...] in the portions in which the logits [M, V] are worked on."""
-    return x.split(max(1, (CHUNK_ON_GPU if logits.is_cuda else CHUNK) // max(1, logits.shape[1])))
+class ExtendedOutput:
+    """An output layer that makes logits for `room` more words, all -inf: called with hidden [N, D] -> [N, V + room].
+
+    It is for decoding, without gradients. It writes each result over the one before, because new memory costs a CPU
+    time, and copies the layer's weights: make a new one when the layer has learned.
+    """
+
+    @torch.no_grad()
+    def __init__(self, output: nn.Linear, room: int):
+        self.weight = F.pad(output.weight, (0, 0, 0, room)).T  # (D, V + room)
+        self.bias = F.pad(output.bias, (0, room), value=-torch.inf)  # (V + room,)
+        self.logits = self.bias.new_empty(0, len(self.bias))
+
+    @torch.no_grad()
+    def __call__(self, hidden: Tensor) -> Tensor:
+        if len(hidden) != len(self.logits):
+            self.logits = self.bias.new_empty(len(hidden), len(self.bias))
+        return torch.addmm(self.bias, hidden.to(self.weight.dtype), self.weight, out=self.logits)
 
 
 def _side_by_side(parts: tuple[Tensor, ...]) -> Tensor:

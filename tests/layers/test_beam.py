@@ -288,14 +288,18 @@ def test_a_token_never_waits_for_the_device():
     assert found_by(writer, longest=beam.LOOK - 1, keep=("written",)).tokens.shape == (3, 3, beam.LOOK - 1)
 
 
-@given(rows=st.integers(0, 3), size=st.integers(1, 300), k=st.integers(1, 12), seed=st.integers(0, 10**6))
+@given(rows=st.integers(0, 3), size=st.integers(1, 300), beams=st.integers(1, 12), seed=st.integers(0, 10**6))
 @few
-def test_the_largest_are_found_by_blocks(rows, size, k, seed):
-    x = torch.randn(rows, size, generator=torch.Generator().manual_seed(seed)).round(decimals=1)  # with ties
-    k = min(k, size)
-    values, places = beam._top(x, k)
-    assert torch.equal(values, x.topk(k).values) and torch.equal(x.gather(1, places), values)
-    assert all(len({*row}) == k for row in places.tolist())
+def test_the_largest_are_found_by_blocks(rows, size, beams, seed):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(rows, beams, generator=generator).round(decimals=1)
+    log_p = torch.randn(rows, beams, size, generator=generator).round(decimals=1)  # with ties
+    end = seed % size
+    log_p[:, :, end] += 5 * (seed % 2)  # the largest of all, or not
+    best, places = beam._largest(scores, log_p, end)
+    sums = (scores[:, :, None] + log_p).index_fill(2, torch.tensor([end]), -torch.inf).flatten(1)
+    assert torch.equal(best, sums.topk(beams).values) and torch.equal(sums.gather(1, places), best)
+    assert all(len({*row}) == beams for row in places.tolist())
 
 
 # ---- bad input ----

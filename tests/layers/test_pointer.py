@@ -10,13 +10,13 @@ from lib.layers import pointer
 from lib.layers.pointer import (
     NEVER,
     AdditiveAttention,
+    ExtendedOutput,
     candidates,
     extended_ids,
     log_distribution,
     log_likelihood,
     log_softmax_at,
     origins,
-    with_room,
 )
 
 B, T, V, S, J, ROOM = 3, 4, 7, 5, 3, 2
@@ -139,15 +139,12 @@ def test_any_part_of_a_batch_may_run_by_itself():
     assert torch.equal(log_likelihood(*packed), whole.flatten()[rows])
 
 
-@pytest.mark.parametrize("chunk", [1, V, 3 * V, 5 * V + 1])
-def test_chunks_do_not_matter(monkeypatch, chunk):
-    results = []
-    for size in (pointer.CHUNK, chunk):
-        monkeypatch.setattr(pointer, "CHUNK", size)
-        case = Case()
-        likelihood = log_likelihood(*case.arguments((0.5, 0.5)), case.possible((0.5, 0.5)))
-        results.append([likelihood, *torch.autograd.grad(likelihood.sum(), case.leaves)])
-    assert all(map(torch.allclose, *results))
+@pytest.mark.parametrize("rows", [1, 3, B * T, 100])
+def test_how_many_rows_at_a_time_does_not_matter(monkeypatch, rows):
+    case, target = Case(), Case().possible((0.5, 0.5))
+    expected = log_likelihood(*case.arguments((0.5, 0.5)), target)
+    monkeypatch.setattr(pointer, "ROWS", rows)
+    assert torch.equal(log_likelihood(*case.arguments((0.5, 0.5)), target), expected)
 
 
 def test_what_cannot_be_made_has_no_probability_and_no_gradient():
@@ -299,10 +296,29 @@ def test_distribution_is_written_over_the_logits():
     assert torch.equal(half, kept) and result.dtype == torch.float
 
 
-def test_an_output_layer_with_room_generates_the_same_words():
-    output, hidden = nn.Linear(6, V), torch.randn(4, 6)
-    logits = nn.functional.linear(hidden, *with_room(output, ROOM))
-    assert torch.allclose(logits[:, :V], output(hidden)) and torch.isneginf(logits[:, V:]).all()
+def test_an_extended_output_layer_generates_the_same_words():
+    output = nn.Linear(6, V)
+    extended = ExtendedOutput(output, ROOM)
+    for rows in (4, 4, 2, 0):
+        hidden = torch.randn(rows, 6)
+        logits = extended(hidden)
+        assert logits.shape == (rows, V + ROOM) and not logits.requires_grad
+        assert torch.allclose(logits[:, :V], output(hidden), atol=1e-6) and torch.isneginf(logits[:, V:]).all()
+
+
+def test_an_extended_output_layer_takes_the_memory_it_has():
+    extended = ExtendedOutput(nn.Linear(6, V), ROOM)
+    places = [extended(torch.randn(4, 6).to(dtype)).data_ptr() for dtype in (torch.float, torch.bfloat16)]
+    assert places[0] == places[1]
+
+
+def test_a_distribution_may_lie_anywhere_in_memory():
+    case = Case(dtype=torch.float)
+    logits, switch, weights, ids = (x.detach() for x in expanded(*case.arguments((0.5, 0.5))))
+    logits = torch.cat([logits, logits.new_full((B, T, ROOM), -torch.inf)], 2)
+    together = log_distribution(logits.flatten(0, 1).clone(), *(x.flatten(0, 1) for x in (switch, weights, ids)))
+    alone = log_distribution(logits[:, 1], switch[:, 1], weights[:, 1], ids[:, 1])  # every fourth row
+    assert torch.allclose(alone, together.view(B, T, -1)[:, 1])
 
 
 # ---- where a word came from ----
