@@ -25,7 +25,7 @@ from lib.precision import device
 from lib.run.paper import Paper, Variant
 from lib.tasks import imagination
 from lib.tasks.imagination import ImaginationSettings, said_of, sentences
-from lib.tasks.retrieval import reader
+from lib.tasks.retrieval import RetrievalSettings, reader
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,10 @@ class Settings(ImaginationSettings, ModelSettings):
             raise ValueError(f"attention looks at image_layer {self.image_layer!r}, expected 'grid'")
 
 
+# The paper's own adversarial game, with the habits of its time (DCGAN, StackGAN).
+PAPER_GAME = dict(
+    game="saturating", spectral=False, contrastive=0.0, l1=0.0, adversarial_rate=2e-4, adversarial_beta1=0.5
+)  # fmt: skip
 PROFILES = {
     "smoke": dict(epochs=2, batch_size=64, learning_rate=3e-3, joint_dim=96, word_dim=64, train_limit=500)
     | dict(image_size=64, decoder_dim=96, decoder_word_dim=64, alone=True, probe_scenes=150)
@@ -145,15 +149,11 @@ PROFILES = {
     | dict(decoder_dim=192, decoder_word_dim=128, alone=True, adversarial_steps=5.0),
     "paper": dict(epochs=5, learning_rate=1e-3, schedule="linear", joint_dim=512, min_count=5, dropout=0.3)
     | dict(decoder_dim=512, views=("full", "full-flip")),
+    # The paper's forms and sizes where they are known, else those of order embeddings, StackGAN and VSE++.
+    "original": dict(epochs=10, learning_rate=1e-3, schedule="linear", min_count=5, image_encoder="vgg19")
+    | dict(image_layer="fc", width=64, condition_dim=128, noise_dim=100, adversarial_batch=64)
+    | PAPER_GAME,
 }
-# The paper's own adversarial game, with the habits of its time (DCGAN, StackGAN).
-PAPER_GAME = dict(
-    game="saturating", spectral=False, contrastive=0.0, l1=0.0, adversarial_rate=2e-4, adversarial_beta1=0.5
-)  # fmt: skip
-PROFILES["original"] = dict(
-    epochs=10, learning_rate=1e-3, schedule="linear", image_encoder="vgg19", image_layer="fc", min_count=5, width=64,
-    condition_dim=128, noise_dim=100, adversarial_batch=64,
-) | PAPER_GAME  # fmt: skip
 
 ONWARDS = dict(hardest_after=0)  # what starts from a trained model
 MATCHING = dict(captions=False, pictures=False)
@@ -164,11 +164,9 @@ CUT = dict(caption_gradient=False, text_gradient="none")
 
 _names = [field.name for field in fields(ModelSettings)]
 _first, _decoder, _reward = map(_names.index, ("hardest_after", "caption_gradient", "gamma"))
-_own = {"captions", "pictures", "picture_size", "adversarial_steps", "adversarial_batch", "alone", "probe_scenes"}
-# What a stage has from its child: all of matching, and where captions are imagined already, all of the decoder.
-OF_MATCHING = (
-    *(field.name for field in fields(ImaginationSettings) if field.name not in _own), *_names[:_first], "image_rate"
-)  # fmt: skip
+# What a stage has from its child: all of matching, and where captions are imagined already, all of the decoder. An
+# image network is only fine-tuned when the rest has learned.
+OF_MATCHING = (*(field.name for field in fields(RetrievalSettings)), *_names[:_first])
 OF_CAPTIONS = (*OF_MATCHING, *_names[_decoder:_reward])
 
 

@@ -10,8 +10,9 @@ from torch.nn.functional import normalize
 
 from lib.encoders.cache import Features
 from lib.encoders.images import PictureBytes
-from lib.encoders.words import END, Vocabulary, pad
+from lib.encoders.words import Vocabulary, pad
 from lib.layers import beam
+from lib.layers.decoder import END
 from lib.metrics.captions import CiderD, References, bleu_of, bleu_statistics
 from lib.metrics.pictures import frechet_distance
 from lib.metrics.retrieval import Similarity
@@ -200,18 +201,14 @@ def said_of(model: torch.nn.Module, image: torch.Tensor, beams: int = 0) -> torc
     """Word indices [B, T] of a sentence for each picture."""
     if not beams:
         return model.caption(image)
-    end, longest = 2, model.settings.longest
-    found = beam.search(
-        model.RNN_Dec.step, model.start_caption(image),
-        start=end, end=end, beams=beams, n_best=1, longest=longest, length_power=1.0,
-    )  # fmt: skip
-    return found.tokens[:, 0]
+    options = dict(start=END, end=END, n_best=1, longest=model.settings.longest, length_power=1.0)
+    return beam.search(model.RNN_Dec.step, model.start_caption(image), beams=beams, **options).tokens[:, 0]
 
 
 def sentences(said: torch.Tensor, vocabulary: Vocabulary) -> list[str]:
     """Word indices [B, T] up to END as sentences."""
-    spelled = ([vocabulary.words[i] for i in row] for row in said.tolist())
-    return [" ".join(row[: row.index(END)] if END in row else row) for row in spelled]
+    rows = (row[: row.index(END)] if END in row else row for row in said.tolist())
+    return [" ".join(vocabulary.words[i] for i in row) for row in rows]
 
 
 def imagined(model: torch.nn.Module, split: Split, chosen: Sequence[int], batch: int = 64) -> torch.Tensor:
