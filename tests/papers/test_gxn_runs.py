@@ -5,7 +5,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from accelerate.utils import set_seed
 from PIL import Image
 
 from lib import predict
@@ -146,44 +145,17 @@ def plans(asked) -> dict:
 # ---- fine-tuning ----
 
 
-class SmallNetwork(torch.nn.Module):
-    """In place of a pretrained one."""
-
-    def __init__(self):
-        super().__init__()
-        self.see = torch.nn.Conv2d(3, 6, 8, 8)
-
-    def grid(self, pixels):
-        return self.see(pixels)
-
-
-def test_a_network_that_is_fine_tuned_goes_round_the_feature_cache(asked, tmp_path, monkeypatch):
-    from lib.encoders import images
-    from lib.encoders.images import Network
-
-    monkeypatch.setitem(images.NETWORKS, "lite0", Network(SmallNetwork, {"pooled": 6, "grid": 6}, "0" * 64))
-    monkeypatch.setattr(imagination.judging, "encoded", lambda encoder, drawn, batch=64: drawn.float().mean((2, 3)))
-    monkeypatch.setattr(imagination.judging, "features", lambda encoder, shown: torch.eye(len(shown)))
-    monkeypatch.setattr(imagination, "_frechet", lambda *_: torch.tensor(1.0))
-    monkeypatch.setattr(Split := imagination.Split, "nearest", property(lambda self: ["a"] * len(self.examples)))
-    assert Split.nearest
-    imagination._load.cache_clear(), imagination.retrieval._load.cache_clear()
-    tuned = asked | {"fine_tune": True, "image_rate": 0.1, "views": ["full", "full-flip"]}
-    try:
-        data = imagination.load(plan("gxn", "full", 0, tuned).settings)
-        batch = data.train.batch(np.array([0]), np.random.default_rng(0), "match")
-        assert batch["image"].shape == (1, 3, 32, 32) and batch["image"][0, :, 0, 0].tolist() == [255, 0, 0]
-        result = run("gxn", "full", 0, tuned, tmp_path, silent)
-        set_seed(0)
-        first = gxn.build(result.context, plan("gxn", "full", 0, tuned).settings).state_dict()
-        name = "CNN_Enc.network.see.weight"
-        assert not torch.equal(result.weights()[name], first[name])
-        (start,) = tmp_path.glob("gxn/match-seed0-*")
-        assert name not in predict.load(start).model.state_dict()  # the first stages were taught with it frozen
-        answer = predict.load(result.folder)(image=Image.new("RGB", (20, 20), "red"))
-        assert isinstance(answer["caption"], str)
-    finally:
-        imagination._load.cache_clear(), imagination.retrieval._load.cache_clear()
+def test_a_network_that_is_fine_tuned_goes_round_the_feature_cache(asked, runs):
+    tuned = asked | {"fine_tune": True, "image_rate": 1e-3, "views": ["full", "full-flip"], "gamma": 0.0}
+    settings = plan("gxn", "full", 0, tuned).settings
+    batch = imagination.load(settings).train.batch(np.array([0]), np.random.default_rng(0), "match")
+    assert batch["image"].shape == (1, 3, 32, 32) and batch["image"][0, :, 0, 0].tolist() == [255, 0, 0]
+    result = run("gxn", "full", 0, tuned, runs / "tuned", silent)
+    name, published = "CNN_Enc.network.network.conv_stem.weight", gxn.build(result.context, settings).state_dict()
+    assert not torch.equal(result.weights()[name], published[name])
+    (start,) = runs.glob("tuned/gxn/match-seed0-*")
+    assert name not in predict.load(start).model.state_dict()  # the first stages were taught with it frozen
+    assert isinstance(predict.load(result.folder)(image=Image.new("RGB", (20, 20), "red"))["caption"], str)
 
 
 # ---- the predictor ----
