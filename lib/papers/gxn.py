@@ -5,9 +5,8 @@ beside it; and what the row is about. So all rows have taken as many matching st
 same matching run.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cache
 from itertools import pairwise
 
 import pandas as pd
@@ -21,7 +20,6 @@ from lib.layers.adversarial import GAMES
 from lib.metrics.captions import CiderD, References, sentence_bleu
 from lib.models.gxn import GXN, similarity
 from lib.names import require_known
-from lib.precision import device
 from lib.run.paper import Paper, Variant
 from lib.tasks import imagination
 from lib.tasks.imagination import ImaginationSettings, said_of, sentences
@@ -111,16 +109,20 @@ CHOICES = {
 }
 
 
-def reward(name: str, references: Sequence[Sequence[Sequence[int]]]) -> Callable[[Tensor, Tensor], Tensor]:
-    """r(sentences [B, L], owner [B]) -> [B], "cider" or "bleu", counted where training is.
+class Reward(torch.nn.Module):
+    """r(sentences [B, L], owner [B]) -> [B], "cider" or "bleu", counted where the model is.
 
     references: of each training picture its captions as word ids. End them with END, as sampled sentences do: where
     nothing rewards an end, the best captions learn to stop in the middle ("a man on a").
     """
-    counted = References(references).to(device())
-    if name == "cider":
-        return CiderD(counted).score
-    return lambda sentences, owner: sentence_bleu(sentences, counted, owner)
+
+    def __init__(self, name: str, references: Sequence[Sequence[Sequence[int]]]):
+        super().__init__()
+        self.references = References(references)
+        self.cider = CiderD(self.references) if name == "cider" else None
+
+    def forward(self, said: Tensor, owner: Tensor) -> Tensor:
+        return self.cider.score(said, owner) if self.cider else sentence_bleu(said, self.references, owner)
 
 
 @dataclass(frozen=True)
@@ -220,8 +222,7 @@ def initialise(model: GXN, context: dict, settings: Settings, parent=None) -> No
     elif settings.word_vectors is not None and settings.sentence == "gru":
         start_from_published(model.W_e, context["words"], settings.word_vectors)
     if settings.gamma:
-        judge = cache(lambda: reward(settings.reward, _by_picture(imagination.load(settings).train)))  # if ever asked
-        model.reward = lambda said, owner: judge()(said, owner)
+        model.reward = Reward(settings.reward, _by_picture(imagination.load(settings).train))
 
 
 def _by_picture(split: imagination.Split) -> list[list[list[int]]]:
