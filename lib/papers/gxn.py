@@ -147,8 +147,8 @@ PROFILES = {
     "smoke": dict(epochs=2, batch_size=64, learning_rate=3e-3, joint_dim=96, word_dim=64, train_limit=500)
     | dict(image_size=64, decoder_dim=96, decoder_word_dim=64, alone=True, probe_scenes=150)
     | dict(picture_size=32, width=8, adversarial_steps=3.0),
-    "small": dict(epochs=4, learning_rate=2e-3, schedule="late", joint_dim=192, word_dim=192, image_size=128)
-    | dict(decoder_dim=192, decoder_word_dim=128, alone=True, adversarial_steps=5.0),
+    "small": dict(epochs=6, learning_rate=2e-3, schedule="late", joint_dim=192, word_dim=192, image_size=128)
+    | dict(decoder_dim=192, decoder_word_dim=128, alone=True, adversarial_steps=4.0),
     "paper": dict(epochs=5, learning_rate=1e-3, schedule="linear", joint_dim=512, min_count=5, dropout=0.3)
     | dict(decoder_dim=512, views=("full", "full-flip")),
     # The paper's forms and sizes where they are known, else those of order embeddings, StackGAN and VSE++.

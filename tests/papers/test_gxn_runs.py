@@ -49,7 +49,7 @@ ROWS = [name for name in gxn.VARIANTS if name not in ("match", "match-on", "capt
 @pytest.mark.parametrize("variant", ROWS)
 def test_each_row_takes_as_many_matching_steps(variant):
     stages = chain(variant)
-    assert [one.settings.epochs for one in stages] == [4, 4, 4]
+    assert len(stages) == 3 and len({one.settings.epochs for one in stages}) == 1
     assert [one.settings.hardest_after for one in stages] == [0, 0, 2]
     batches = {(one.settings.batch_size, one.settings.train_limit, one.settings.matching) for one in stages}
     assert len(batches) == 1
