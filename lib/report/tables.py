@@ -11,7 +11,7 @@ import pandas as pd
 from lib.report.claims import judge_comparisons, judge_numbers, published
 from lib.report.evidence import Evidence
 from lib.report.intervals import Score, score
-from lib.run.paper import find_paper
+from lib.run.paper import find_paper, find_variant
 from lib.run.store import Result, read
 
 
@@ -27,11 +27,10 @@ def summary(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 def ablation_table(runs: pd.DataFrame, paper: str, metrics: Sequence[str], dataset: str) -> pd.DataFrame:
     """The table people read: a row a variant with "mean ± std", and beside it the published row, if there is one."""
     means, claims = summary(runs, metrics), published(paper, dataset)
-    titles = {name: variant.title for name, variant in find_paper(paper).VARIANTS.items()}
     rows = []
     for name, row in means.iterrows():
         ours = {metric: _plus_minus(row[metric]) for metric in metrics}
-        rows.append({"variant": titles[name], **ours, "seeds": int(row["runs", "seeds"])})
+        rows.append({"variant": find_variant(paper, name).title, **ours, "seeds": int(row["runs", "seeds"])})
         rows[-1] |= _paper_says(claims, name, metrics)
         rows[-1]["seconds"] = row["runs", "seconds"]
     return pd.DataFrame(rows).fillna("")
@@ -74,7 +73,6 @@ def judged_numbers(runs: pd.DataFrame, paper: str, dataset: str) -> pd.DataFrame
 
 def judged_comparisons(runs: pd.DataFrame, paper: str, dataset: str) -> pd.DataFrame:
     """Each "A is better than B" that can be judged by our runs: see `claims.judge_comparisons`."""
-    found = find_paper(paper)
 
     def scored(variant: str, metric: str) -> Score | None:
         if not (results := results_of(runs, paper, variant)):
@@ -84,11 +82,12 @@ def judged_comparisons(runs: pd.DataFrame, paper: str, dataset: str) -> pd.DataF
         except KeyError:  # no function of sums over units
             values = [result.scores["test"].get(metric) for result in results]
             return Score(np.array(values)) if None not in values else None
-        task = found.task(found.Settings(**found.VARIANTS[variant].changes))
+        found = find_paper(variant.rpartition("/")[0] or paper)
+        task = found.task(found.Settings(**find_variant(paper, variant).changes))
         return score(sums, partial(task.combine, results[0].without_group(metric)))
 
     def shared_parent(variant: str) -> bool:
-        return found.VARIANTS[variant].shared
+        return find_variant(paper, variant).shared
 
     return judge_comparisons(paper, dataset, scored, shared_parent)
 
@@ -125,16 +124,16 @@ def _ranges(judged: pd.DataFrame, sign: str = "") -> list[str]:
 def results_of(runs: pd.DataFrame, paper: str, variant: str) -> list[Result]:
     """The results of a variant's runs (rows of `experiment.ablate`), by seed."""
     mine = runs[runs["variant"] == variant].sort_values("seed")
-    return [read(Path(folder), find_paper(paper).VARIANTS[variant].output) for folder in mine["folder"]]
+    return [read(Path(folder), find_variant(paper, variant).output) for folder in mine["folder"]]
 
 
 def ingredients_table(runs: pd.DataFrame, paper: str, whole: str, metrics: Sequence[str]) -> pd.DataFrame:
     """Dev scores of `whole` and of its relatives, mean ± std over seeds, with the difference in the first metric."""
     dev = pd.DataFrame([read(Path(folder)).scores["dev"] for folder in runs["folder"]], index=runs.index)
     means = summary(runs[["variant", "seed", "seconds"]].assign(**dev), metrics)
-    titles = {name: variant.title for name, variant in find_paper(paper).VARIANTS.items()}
     change = means[metrics[0], "mean"] - means.loc[whole, (metrics[0], "mean")]
-    columns = {"variant": [titles[name] for name in means.index], f"change in dev {metrics[0]}": change.to_numpy()}
+    titles = [find_variant(paper, name).title for name in means.index]
+    columns = {"variant": titles, f"change in dev {metrics[0]}": change.to_numpy()}
     columns |= {f"dev {metric}": [_plus_minus(row) for _, row in means[metric].iterrows()] for metric in metrics}
     seconds = means["runs", "seconds"].to_numpy()
     return pd.DataFrame({**columns, "seeds": means["runs", "seeds"].to_numpy(), "seconds": seconds})

@@ -190,7 +190,9 @@ def test_published_numbers_beside_ours():
 @pytest.mark.parametrize("paper", PAPERS)
 def test_every_metric_has_a_margin_and_every_claim_a_source(paper):
     for claim in claims.comparisons(paper):
-        assert set(claim) <= {"claim", "above", "below", "at_least", "metrics", "by", "no_worse", "corpora", "source"}
+        options = {"at_least", "by", "no_worse", "corpora", "matters"}
+        assert set(claim) <= {"claim", "above", "below", "metrics", "source"} | options
+        assert set(claim.get("matters", [])) <= set(map(claims.named, claim["metrics"]))
         assert claim["source"] and claim["claim"] and ("at_least" in claim) != ("below" in claim)
         assert all(claims.margin(paper, metric) > 0 and claims.named(metric) for metric in claim["metrics"])
     for corpus in claims._claims()[paper]["published"]:

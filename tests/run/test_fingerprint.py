@@ -39,7 +39,7 @@ BEFORE = {paper.name: code_fingerprint(paper) for paper in (vse.PAPER, maf.PAPER
     ("lib/run/training.py", "expected a finite number", "which no number is"),
     ("lib/run/experiment.py", "_finish(asked, data", "_finished(asked, data"),
     ("lib/run/checkpoints.py", "KEPT = 2", "KEPT = 3"),
-    ("lib/report/pages.py", "mean ± std", "mean"),
+    ("lib/report/tables.py", "mean ± std", "mean"),
     ("lib/papers/vse.py", '"small": dict(epochs=8', '"small": dict(epochs=9'),  # a profile is in the settings
     ("lib/papers/vse.py", "margin=0.2, dropout=0.0, reduction", "margin=0.2, dropout=0.1, reduction"),  # and a variant
     ("lib/papers/vse.py", "k: int = 5", "k: int = 6"),  # the predictor
