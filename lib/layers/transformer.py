@@ -1,6 +1,5 @@
 """Transformers that are trained from scratch, over sequences of which some may be empty."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -6,7 +6,7 @@ say what befalls training, dev and test alike.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -15,12 +15,11 @@ import torch
 
 from lib import corpora
 from lib.corpora import products as experiments
-from lib.corpora.iconworld.draw import Scene
-from lib.corpora.iconworld.products import boxes, decided_by
+from lib.corpora.iconworld.products import decided_by
 from lib.corpora.products import KINDS, degrade, drawn, pairs, questions
-from lib.corpora.types import Corpus, DataError, Pair, Product, Question
-from lib.encoders.cache import Features
-from lib.encoders.regions import SOURCES, overlap, region_encoder, unpack
+from lib.corpora.types import Corpus, DataError, Product
+from lib.encoders.pieces import train_tokenizer
+from lib.encoders.regions import SOURCES
 from lib.encoders.text import encoder_key
 from lib.metrics.products import accuracy_sums, alignment_sums, best_threshold, combine, rank_sums
 from lib.names import require_known
@@ -28,12 +27,11 @@ from lib.progress import ticking
 from lib.run.paper import Task
 from lib.run.settings import TrainingSettings
 from lib.sources import hash_of
-from lib.tasks.pieces import Pieces, Ragged, train_tokenizer
+from lib.tasks.listings import TASKS, Asked, Split, View, encoder, features, tensors
 
-TASKS = ("classification", "alignment", "questions")
-PASSES = {"title missing": "TMR", "image missing": "IMR", "title noisy": "TNR", "image noisy": "INR", "both noisy": "TINR"}
+PASSES = {"title missing": "TMR", "image missing": "IMR", "title noisy": "TNR", "image noisy": "INR",
+          "both noisy": "TINR"}  # fmt: skip
 CELLS = tuple(f"{kind}{percent}" for kind in KINDS for percent in (20, 50, 80, 100))  # and clean: 29 in all
-SPAN = 16  # pieces of a property or value that are read
 
 
 @dataclass(frozen=True)
@@ -97,19 +95,6 @@ CHOICES = {
 
 
 @dataclass(frozen=True)
-class View:
-    """What is asked of a split in one condition: its items, pairs of them, and questions about them."""
-
-    items: Sequence[Product]
-    pairs: Sequence[Pair] = ()
-    questions: Sequence[Question] = ()
-
-    def listings(self) -> list[Product | Question]:
-        """All that has to be read; what stands twice, twice."""
-        return [*self.items, *(side for pair in self.pairs for side in (pair.left, pair.right)), *self.questions]
-
-
-@dataclass(frozen=True)
 class ProductData:
     """A corpus, its `views` by split and condition, and, bound to a model's context, the splits as tensors.
     `fingerprint`: all a run could see."""
@@ -118,9 +103,9 @@ class ProductData:
     settings: ProductSettings
     views: dict[str, dict[str, View]]
     fingerprint: str
-    train: "Split | None" = None
-    dev: "Split | None" = None
-    test: "Split | None" = None
+    train: Split | None = None
+    dev: Split | None = None
+    test: Split | None = None
 
 
 def load(settings: ProductSettings) -> ProductData:
@@ -160,24 +145,6 @@ def _views(split: str, products: list[Product], s: ProductSettings) -> dict[str,
             for name, how in conditions.items()}  # fmt: skip
 
 
-def encoder(settings: ProductSettings):
-    """What encodes the regions of pictures; where no boxes are known, the whole picture is one."""
-    known = lambda picture: boxes(picture) if isinstance(picture, Scene) else ((0.0, 0.0, 1.0, 1.0),)  # noqa: E731
-    given = known if settings.regions == "boxes" else None
-    return region_encoder(settings.regions, settings.image_encoder, settings.image_size, given)
-
-
-def features(listings: Iterable[Product | Question], settings: ProductSettings) -> tuple[dict, Features]:
-    """The rows by picture, -1 for none, and the regions of each, computed at most once in the life of the cache."""
-    distinct = list(dict.fromkeys(shown(listing) for listing in listings))
-    return {picture: row for row, picture in enumerate(distinct)}, encoder(settings).features(distinct)
-
-
-def shown(listing: Product | Question):
-    """The picture of a listing, or of what is asked about."""
-    return (listing.product if isinstance(listing, Question) else listing).image
-
-
 def prepare(data: ProductData) -> None:
     """Compute whatever features are not in the cache yet, so that a run's seconds are those of its training."""
     features((listing for views in data.views.values() for view in views.values() for listing in view.listings()),
@@ -208,204 +175,29 @@ def bind(data: ProductData, context: Mapping) -> ProductData:
     return replace(data, **splits)
 
 
-# ---- as tensors ----
-
-
-class Listings:
-    """Listings as the model reads them: words, regions, and triples as rows of distinct `spans`."""
-
-    def __init__(self, listings: Sequence[Product | Question], pieces: Pieces, settings, values: Iterable[str] = ()):
-        s, self.settings, self.pieces = settings, settings, pieces
-        products = [listing.product if isinstance(listing, Question) else listing for listing in listings]
-        triples = [product.properties[: s.triples] for product in products]
-        pieces.learn([part for found in triples for triple in found for part in triple] + list(values))
-        pieces.learn([product.title for product in products] + list(map(question, listings)))
-        self.title_lengths = np.array([len(pieces[product.title]) for product in products])
-        self.texts = Ragged([self._text(*one) for one in zip(listings, products, triples, strict=True)])
-        sequences = [pieces.sequence(found, s.longest) if s.streams == "three" else ([], []) for found in triples]
-        self.graphs, self.later_values = (Ragged(column) for column in zip(*sequences, strict=True))
-        used = sorted({part for found in triples for triple in found for part in triple} | {"", *values})
-        self.span = {text: i for i, text in enumerate(used)}
-        self.spans = Ragged([pieces[text][:SPAN] or [pieces.unknown] for text in used])
-        known = triples if s.graph == "attention" else [()] * len(triples)
-        self.properties, self.values = (Ragged([[self.span[t[i]] for t in found] for found in known]) for i in (0, 1))
-        self.rows, self.features = features(listings, s)
-        self.pictures = np.array([self.rows[shown(listing)] for listing in listings])
-
-    def _text(self, listing: Product | Question, product: Product, triples: Sequence[tuple[str, str]]) -> list[int]:
-        """The title, behind it a question, and the triples where the graph is read as text; a title is cut first."""
-        s, asked = self.settings, self.pieces[question(listing)]
-        behind = [self.pieces.separator, *asked] if asked else []
-        title = self.pieces[product.title][: max(0, s.longest - len(behind))] if s.title else []
-        graph = self.pieces.sequence(triples, s.longest)[0] if s.graph == "text" else []
-        return (title + behind + graph)[: s.longest]
-
-    def batch(self, rows: np.ndarray, spans: Sequence[int] = ()) -> dict[str, np.ndarray]:
-        """Some listings, and whatever other `spans` are asked for, which begin the batch's own; see `K3M`."""
-        fixed = self.settings.longest if self.settings.pooling == "all" else None
-        text, text_mask = self.texts.padded(rows, 8, self.settings.longest, fixed)
-        properties, triple_mask = self.properties.padded(rows, 4)
-        values, _ = self.values.padded(rows, 4)
-        wanted = np.unique(np.concatenate([[0], properties[triple_mask], values[triple_mask]]))
-        wanted = np.concatenate([spans, np.setdiff1d(wanted, spans)]).astype(int)
-        local = np.zeros(len(self.spans), int)
-        local[wanted] = np.arange(len(wanted))
-        read, span_mask = self.spans.padded(np.pad(wanted, (0, -len(wanted) % 32)), 4)
-        found = {"text": text, "text_mask": text_mask, "spans": read, "span_mask": span_mask}
-        found |= {"properties": local[properties], "values": local[values], "triple_mask": triple_mask}
-        if self.settings.streams == "three":
-            found["graph"], found["graph_mask"] = self.graphs.padded(rows, 8, self.settings.longest, fixed)
-        return found | self._regions(rows)
-
-    def _regions(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        part = {name: value.numpy() for name, value in unpack(self.features[self.pictures[rows]]).items()}
-        mask = part.pop("present") & self.settings.image
-        width = max(1, int(np.flatnonzero(mask.any(0)).max(initial=-1)) + 1)
-        kept = ("features", "boxes") if self.settings.stage == "tuning" else tuple(part)
-        part = {name: part[name][:, :width] * mask[:, :width, None] for name in kept}
-        return {"regions": part.pop("features"), "region_mask": mask[:, :width], **part}
-
-
-def question(listing: Product | Question) -> str:
-    """What is asked, without the title before it; nothing of a product."""
-    return listing.text.rpartition(experiments.SEP)[2] if isinstance(listing, Question) else ""
-
-
-class Asked:
-    """A view as tensors: distinct listings, and which of them each item, pair and question is about."""
-
-    def __init__(self, view: View, context: Mapping, settings):
-        pools = [asked.pool for asked in view.questions]
-        distinct = {}
-        rows = [distinct.setdefault(_identity(one), (len(distinct), one))[0] for one in view.listings()]
-        values = sorted({value for pool in {id(pool): pool for pool in pools}.values() for value in pool})
-        self.listings = Listings([one for _, one in distinct.values()], Pieces(context["tokenizer"]), settings, values)
-        self.items, both, self.asked = np.split(np.array(rows), [len(view.items), len(rows) - len(view.questions)])
-        self.left, self.right = both[::2], both[1::2]
-        self.same = np.array([pair.same for pair in view.pairs], int)
-        index = {label: i for i, label in enumerate(context["labels"])}
-        self.labels = np.array([index.get(product.category, -1) for product in view.items])
-        span = self.listings.span
-        self.candidates = np.array([span[value] for value in values], int)  # (V,) spans
-        self.answers = np.array([span[asked.answer] for asked in view.questions], int)  # (Q,) spans
-        self.pools = None if len({id(pool) for pool in pools}) < 2 else np.array(
-            [[span[value] for value in pool] for pool in pools])  # fmt: skip
-
-
-def _identity(listing: Product | Question) -> tuple:
-    product = listing.product if isinstance(listing, Question) else listing
-    return question(listing), product.title, id(product.image), product.properties
-
-
-class Split:
-    """One split, in each of its conditions."""
-
-    dev: "Split | None" = None  # where a test split's threshold is chosen
-
-    def __init__(self, views: Mapping[str, View], context: Mapping, settings):
-        self.settings, self.views = settings, views
-        self.asked = {name: Asked(view, context, settings) for name, view in views.items()}
-        clean = self.clean = self.asked["clean"]
-        firsts = {"classification": clean.items, "alignment": clean.left, "questions": clean.asked}
-        wanted = settings.tasks if settings.stage == "tuning" else ("classification",)
-        self.counts = [len(firsts[task]) * (task in wanted) for task in TASKS]
-        self.lengths = clean.listings.title_lengths[np.concatenate([rows[: n] for rows, n in
-                                                    zip(firsts.values(), self.counts, strict=True)])]  # fmt: skip
-
-    def batch(self, indices: np.ndarray, random: np.random.Generator, part: str = "model") -> dict[str, torch.Tensor]:
-        """Some of what is asked as a K3M batch: items, pairs and questions as they come, each listing once."""
-        make = self._tuning_batch if self.settings.stage == "tuning" else self._pretraining_batch
-        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in make(indices, random).items()}
-
-    def _tuning_batch(self, indices: np.ndarray, random: np.random.Generator) -> dict[str, np.ndarray]:
-        starts, clean = np.cumsum([0, *self.counts]), self.clean
-        items, pairs, asked = (indices[(a <= indices) & (indices < b)] - a for a, b in zip(starts, starts[1:], strict=False))
-        rows = [clean.items[items], clean.left[pairs], clean.right[pairs], clean.asked[asked]]
-        distinct, where = np.unique(np.concatenate(rows), return_inverse=True)
-        places = dict(zip(("items", "left", "right", "asked"), np.split(where, np.cumsum(list(map(len, rows)))[:-1]),
-                          strict=True))  # fmt: skip
-        drawn = random.choice(clean.candidates, min(len(clean.candidates), self.settings.candidates), replace=False)
-        spans = np.unique(np.concatenate([clean.answers[asked], drawn]))
-        answers = {"candidates": np.arange(len(spans)), "answers": np.searchsorted(spans, clean.answers[asked])}
-        gold = {"labels": clean.labels[items], "same": clean.same[pairs]}
-        return {**clean.listings.batch(distinct, spans), **places, **gold, **answers}
-
-    def _pretraining_batch(self, indices: np.ndarray, random: np.random.Generator) -> dict[str, np.ndarray]:
-        found, s = self.clean.listings.batch(self.clean.items[indices]), self.settings
-        pieces = self.clean.listings.pieces
-        maskable = found["text_mask"] & (found["text"] != pieces.separator)
-        found |= mask_words(found["text"], maskable, s.mask_share, pieces, random)
-        if s.masked_values:
-            later, _ = self.clean.listings.later_values.padded(self.clean.items[indices], width=found["graph"].shape[1])
-            found["masked_values"] = np.flatnonzero(later)
-            found["value_words"] = found["graph"].flat[found["masked_values"]]
-            found["graph"].flat[found["masked_values"]] = pieces.mask
-        found |= mask_regions(found, s.mask_share, s.overlap, s.objects, random)
-        values = np.unique(found["values"][found["triple_mask"]])
-        if len(values):
-            step = random.integers(1, max(2, len(values)), found["values"].shape)
-            found["wrong"] = values[(np.searchsorted(values, found["values"]) + step) % len(values)]
-        else:
-            found["wrong"] = found["values"]
-        hidden = random.random(found["triple_mask"].shape) < s.hidden_triples
-        return {**found, "triple_shown": found["triple_mask"] & ~hidden}
-
-
-def mask_words(text: np.ndarray, maskable: np.ndarray, share: float, pieces: Pieces, random) -> dict[str, np.ndarray]:
-    """Hide a share of the words of text [B, T], in place: of ten eight become the mask, one another word, one stays
-    (Devlin et al. 2019, section 3.1). `masked_words` [M] are their places among B x T, `words` [M] what they were."""
-    places = np.flatnonzero(maskable & (random.random(text.shape) < share))
-    words, fate = text.flat[places], random.random(len(places))
-    others = random.integers(0, pieces.count, len(places))
-    text.flat[places] = np.where(fate < 0.8, pieces.mask, np.where(fate < 0.9, others, words))
-    return {"masked_words": places, "words": words}
-
-
-def mask_regions(found: Mapping, share: float, most: float, objects: str, random) -> dict[str, np.ndarray]:
-    """Hide a share of the regions, with all that overlap with one of these by more than `most`: nine of ten become
-    zeros. `masked_regions` [M] are their places among B x R; then what they were, see `K3M.object_loss`."""
-    shown = found["region_mask"]
-    masked = shown & (random.random(shown.shape) < share)
-    if most < 1:
-        near = overlap(torch.from_numpy(found["boxes"])).numpy() > most  # (B, R, R)
-        masked = shown & (masked | (near & masked[:, :, None]).any(1))
-    places = np.flatnonzero(masked)
-    flat = {name: found[name].reshape(-1, found[name].shape[-1]) for name in ("classes", "probabilities", "regions", "colours")}
-    target = flat["colours" if objects == "colours" else "regions"][places]
-    regions = found["regions"].copy()
-    regions.reshape(flat["regions"].shape)[places[random.random(len(places)) < 0.9]] = 0
-    targets = {"target_classes": flat["classes"][places], "target_probabilities": flat["probabilities"][places]}
-    return {"regions": regions, "masked_regions": places, "targets": target, **targets}
-
-
 # ---- what a model says, and its scores ----
 
 
-def _chunks(asked: Asked, rows: np.ndarray, size: int = 256) -> Iterable[np.ndarray]:
+def _chunks(rows: np.ndarray, lengths: np.ndarray, size: int = 256) -> Iterable[np.ndarray]:
     """Like lengths together: little padding."""
-    order = rows[np.argsort(asked.listings.texts.lengths[rows], kind="stable")]
+    order = rows[np.argsort(lengths[rows], kind="stable")]
     return ticking(np.array_split(order, max(1, -(-len(order) // size))), "reading listings", len(order), len)
-
-
-def _to(batch: Mapping[str, np.ndarray], device) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in batch.items()}
 
 
 @torch.no_grad()
 def read(model: torch.nn.Module, asked: Asked) -> torch.Tensor:
     """c* [N, d] of all listings of a view, where the model is."""
-    device, rows = next(model.parameters()).device, np.arange(len(asked.listings.pictures))
-    found = torch.zeros(len(rows), model.settings.width, device=device)
-    for chunk in _chunks(asked, rows):
-        found[torch.from_numpy(chunk).to(device)] = model.encode(**_to(asked.listings.batch(chunk), device))["c_star"].float()
-    return found
+    device, lengths = next(model.parameters()).device, asked.listings.texts.lengths
+    chunks = list(_chunks(np.arange(len(lengths)), lengths))
+    found = [model.encode(**tensors(asked.listings.batch(chunk), device))["c_star"].float() for chunk in chunks]
+    return torch.cat(found)[torch.from_numpy(np.argsort(np.concatenate(chunks))).to(device)]
 
 
 @torch.no_grad()
 def answer_scores(model: torch.nn.Module, asked: Asked, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores [Q, P] of each question's candidates, and which is right [Q]."""
     spans, mask = asked.listings.spans.padded(asked.candidates, 4)
-    vectors = model.read_spans(*_to({"spans": spans, "mask": mask}, c.device).values())
+    vectors = model.read_spans(*tensors({"spans": spans, "mask": mask}, c.device).values())
     scores = model.answer(c[torch.from_numpy(asked.asked).to(c.device)], vectors).cpu()  # (Q, V)
     if asked.pools is None:
         return scores, torch.from_numpy(np.searchsorted(asked.candidates, asked.answers))
@@ -413,38 +205,44 @@ def answer_scores(model: torch.nn.Module, asked: Asked, c: torch.Tensor) -> tupl
     return scores.gather(1, pools), torch.from_numpy((asked.pools == asked.answers[:, None]).argmax(1))
 
 
+@torch.no_grad()
+def categories(model: torch.nn.Module, asked: Asked, c: torch.Tensor) -> torch.Tensor:
+    """The likeliest category of each item [N], -1 of a model that knows none."""
+    if "classification" not in model.heads:
+        return torch.full((len(asked.items),), -1)
+    return model.classify(c[torch.from_numpy(asked.items).to(c.device)]).argmax(-1).cpu()
+
+
+@torch.no_grad()
 def pair_scores(model: torch.nn.Module, asked: Asked, c: torch.Tensor) -> torch.Tensor:
     """How likely each pair [M] is one product."""
     left, right = (c[torch.from_numpy(side).to(c.device)] for side in (asked.left, asked.right))
-    with torch.no_grad():
-        return model.compare(left, right).sigmoid().cpu()
+    return model.compare(left, right).sigmoid().cpu()
 
 
 def predict(model: torch.nn.Module, split: Split, quick: bool = False) -> dict:
     """Of each condition and metric the sums of the metric's examples, "title noisy/accuracy" [N, 2] and so on; the
     `category` [N] found of each clean item and its `embedding` [N, d]; the `threshold` of alignment, from dev."""
     model.eval()
-    dev, said = split.dev or split, {"threshold": 0.5}
+    said = {"titles": [product.title for product in split.views["clean"].items], "threshold": 0.5}
     if "alignment" in model.heads:
-        scores = pair_scores(model, dev.clean, read(model, dev.clean))
-        said["threshold"] = best_threshold(scores, torch.from_numpy(dev.clean.same))
+        dev = (split.dev or split).clean
+        said["threshold"] = best_threshold(pair_scores(model, dev, read(model, dev)), torch.from_numpy(dev.same))
     for name in ["clean"] if quick else split.asked:
-        asked = split.asked[name]
+        asked, sums = split.asked[name], {}
         c = read(model, asked)
-        sums, items = {}, c[torch.from_numpy(asked.items).to(c.device)]
+        category = categories(model, asked, c)
         if "classification" in model.heads:
-            with torch.no_grad():
-                category = model.classify(items).argmax(-1).cpu()
             sums |= accuracy_sums(category, torch.from_numpy(asked.labels))
-            said.setdefault("category", category)
         if "alignment" in model.heads:
-            scores, same = pair_scores(model, asked, c), torch.from_numpy(asked.same)
-            sums["F1"] = alignment_sums(scores, same, said["threshold"])["F1"]
+            scores = pair_scores(model, asked, c)
+            sums["F1"] = alignment_sums(scores, torch.from_numpy(asked.same), said["threshold"])["F1"]
         if "questions" in model.heads:
             sums |= rank_sums(*answer_scores(model, asked, c))
-        said.setdefault("embedding", items.cpu())
+        if name == "clean":
+            said |= {"category": category, "embedding": c[torch.from_numpy(asked.items).to(c.device)].cpu()}
         said |= {f"{name}/{metric}": torch.from_numpy(rows).float() for metric, rows in sums.items()}
-    return said | {"titles": [product.title for product in split.views["clean"].items]}
+    return said
 
 
 BASES = {"classification": ("accuracy",), "alignment": ("F1",), "questions": ("Rank@1", "Rank@5", "Rank@10", "MRR")}
@@ -487,15 +285,14 @@ def score(said: Mapping) -> dict[str, float]:
     return flat | {"mean": float(np.mean([flat[name] for name in MEAN if name in flat]))}
 
 
+@torch.no_grad()
 def pretraining_losses(model: torch.nn.Module, split: Split, quick: bool = False) -> dict:
     """The mean of each loss over a split, always with the same words, regions and triples hidden."""
     model.eval()
     device, sums, count = next(model.parameters()).device, {}, len(split.lengths)
-    for i, chunk in enumerate(_chunks(split.clean, np.arange(count))):
+    for i, chunk in enumerate(_chunks(np.arange(count), split.lengths)):
         batch = split.batch(chunk, np.random.default_rng(i))
-        with torch.no_grad():
-            losses = model(**{name: value.to(device) for name, value in batch.items()})
-        for name, loss in losses.items():
+        for name, loss in model(**{name: value.to(device) for name, value in batch.items()}).items():
             sums[name] = sums.get(name, 0.0) + loss.item() * len(chunk) / count
     return sums
 
