@@ -16,7 +16,7 @@ import torch
 from lib import corpora
 from lib.corpora import products as experiments
 from lib.corpora.iconworld.products import decided_by
-from lib.corpora.products import KINDS, degrade, drawn, pairs, questions
+from lib.corpora.products import KINDS, degrade, drawn, pairs, questions, wording
 from lib.corpora.types import Corpus, DataError, Product
 from lib.encoders.pieces import train_tokenizer
 from lib.encoders.regions import SOURCES
@@ -158,6 +158,7 @@ def context(data: ProductData, parent_context: Mapping | None = None) -> dict:
     for name, value in (triple for product in products for triple in product.properties):
         values.setdefault(name, set()).add(value)
     read = [text for product in products for text in (product.title, *(part for p in product.properties for part in p))]
+    read += [wording(name) for name in sorted(values)]
     regions = encoder(data.settings)
     return {
         "tokenizer": (parent_context or {}).get("tokenizer") or train_tokenizer(read, data.settings),
