@@ -2,14 +2,20 @@
 
 import argparse
 import ast
+import logging
 import re
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 import nbformat
+from traitlets.config import Config
 
 from lib.names import require_known
+from lib.progress import EVERY
 from lib.setup import ROOT
 
 EXECUTED = ROOT / "runs" / "notebooks"
@@ -53,12 +59,59 @@ def _require_type(name: str, value, annotation: str) -> None:
         raise ValueError(f"parameter {name!r} is {value!r}, expected {annotation}")
 
 
+# The kernel's line of its own is encrypted, or it warns of eavesdroppers each time.
+KERNEL = Config({"KernelManager": {"transport_encryption": "auto"}})
+
+
 def report(path: Path, parameters: Mapping) -> None:
     """Run a notebook with papermill from the project's root; the executed copy stays, also if a cell fails."""
     import papermill
 
     EXECUTED.mkdir(parents=True, exist_ok=True)
-    papermill.execute_notebook(path, EXECUTED / path.name, parameters, cwd=ROOT, progress_bar=False, log_output=True)
+    quiet = {"cwd": ROOT, "progress_bar": False, "log_output": True, "config": KERNEL}
+    with _telling(path.stem):
+        papermill.execute_notebook(path, EXECUTED / path.name, parameters, **quiet)
+
+
+@contextmanager
+def _telling(name: str) -> Iterator[None]:
+    """A context in which papermill's log, what cells print included, is printed, and silence for longer than
+    `progress.EVERY` seconds is broken by a line that says which cell is at work."""
+    told, ended = _Told(name), Event()
+    logging.getLogger("papermill").addHandler(told)
+    logging.getLogger("papermill").setLevel(logging.INFO)
+    watch = Thread(target=told.break_silence, args=(ended,), daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watch.join()
+        logging.getLogger("papermill").removeHandler(told)
+
+
+class _Told(logging.Handler):
+    """Prints what a notebook's cells print."""
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.notebook, self.cell, self.begun, self.at = name, "", time.monotonic(), time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage().rstrip()
+        if message.startswith("Executing Cell"):
+            self.cell, self.begun = message.split()[2].strip("-"), time.monotonic()
+        elif message and not message.startswith(("Ending Cell", "Executing notebook", "Input Notebook", "Output", "<")):
+            self.say(message)
+
+    def break_silence(self, ended: Event) -> None:
+        while not ended.wait(0.5):
+            if time.monotonic() - self.at > EVERY:
+                self.say(f"cell {self.cell}, {time.monotonic() - self.begun:.0f} s")
+
+    def say(self, message: str) -> None:
+        self.at = time.monotonic()
+        print("\n".join(f"{self.notebook}: {line}" for line in message.splitlines()), flush=True)
 
 
 def store(path: Path) -> None:
@@ -66,7 +119,7 @@ def store(path: Path) -> None:
     from nbclient import NotebookClient
 
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=None, resources={"metadata": {"path": path.parent}}).execute()
+    NotebookClient(notebook, timeout=None, resources={"metadata": {"path": path.parent}}, config=KERNEL).execute()
     nbformat.write(clean(notebook), path)
 
 

@@ -4,12 +4,13 @@ from importlib import import_module
 from pathlib import Path
 
 from lib.corpora.files import malformed
-from lib.corpora.types import CaptionedImage, Corpus, DataError, Product, TaggedPost, open_picture, picture_key
+from lib.corpora.types import CaptionedImage, Corpus, DataError, Post, Product, TaggedPost, open_picture, picture_key
 
 # name -> module:function, imported only when asked for
 CORPORA = {
     "iconworld-captions": "lib.corpora.iconworld.captions:load",
     "iconworld-entities": "lib.corpora.iconworld.entities:load",
+    "iconworld-posts": "lib.corpora.iconworld.posts:load",
     "iconworld-products": "lib.corpora.iconworld.products:load",
     "flickr8k": "lib.corpora.flickr:load",
     "flickr30k": "lib.corpora.flickr:load",
@@ -17,6 +18,8 @@ CORPORA = {
     "twitter2015": "lib.corpora.tweets:load",
     "twitter2017": "lib.corpora.tweets:load",
     "conll-images": "lib.corpora.tweets:load",
+    "cmkp": "lib.corpora.posts:load",
+    "tweets": "lib.corpora.posts:load",  # for anybody's own posts in the form of cmkp's
     "k3m": "lib.corpora.products:load",
     "fashion": "lib.corpora.products:load",
 }
@@ -38,4 +41,14 @@ def load(name: str, root: str | Path | None = None, **options) -> Corpus:
     return loader(**options) if name.startswith("iconworld") else loader(name, root, **options)
 
 
-__all__ = ["CaptionedImage", "Corpus", "DataError", "Product", "TaggedPost", "load", "open_picture", "picture_key"]
+__all__ = [
+    "CaptionedImage",
+    "Corpus",
+    "DataError",
+    "Post",
+    "Product",
+    "TaggedPost",
+    "load",
+    "open_picture",
+    "picture_key",
+]

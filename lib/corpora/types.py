@@ -124,6 +124,8 @@ def _counts(split: Sequence) -> dict[str, int]:
     counts = {"examples": len(split), "with picture": sum(example.image is not None for example in split)}
     if len(split) and isinstance(split[0], CaptionedImage):
         counts["captions"] = sum(len(example.captions) for example in split)
+    if len(split) and isinstance(split[0], Post):
+        counts |= _keyphrase_counts(split)
     if len(split) and isinstance(split[0], TaggedPost):
         counts["tokens"] = sum(len(example.tokens) for example in split)
         begun = sum(tag[0] == "B" for example in split for tag in example.tags)
@@ -134,6 +136,16 @@ def _counts(split: Sequence) -> dict[str, int]:
         counts["products"] = len({example.product for example in split})
         counts["categories"] = len({example.category for example in split})
     return counts
+
+
+def _keyphrase_counts(posts: Sequence[Post]) -> dict[str, int]:
+    said = [(phrase, f" {phrase} " in f" {post.text} ") for post in posts for phrase in post.keyphrases]
+    return {
+        "keyphrases": len(said),
+        "distinct": len({phrase for phrase, _ in said}),
+        "% in the text": round(100 * sum(in_text for _, in_text in said) / len(said)),
+        "with OCR": sum(bool(post.ocr) for post in posts),
+    }
 
 
 def stray_tags(post: TaggedPost) -> int:

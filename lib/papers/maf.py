@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-import regex
 import torch
 
+from lib import words
 from lib.encoders.images import ImageEncoder, pixels
 from lib.encoders.text import pretrained
 from lib.encoders.tokens import CHARACTERS, TokenReader, token_encoder
@@ -99,12 +99,6 @@ def initialise(model: MAF, context: dict, settings: Settings, parent=None) -> No
         model.text.load_state_dict({name: w for name, w in published.state_dict().items() if name in known})
 
 
-# Addresses whole, @names and #tags whole, Chinese and Japanese by characters, other words whole, punctuation alone.
-_CHARACTER = r"\p{Han}\p{Hiragana}\p{Katakana}"
-_WORD = rf"[\w--[{_CHARACTER}]]+"
-_TOKEN = regex.compile(rf"https?://\S+|[{_CHARACTER}]|[@#]?{_WORD}(?:['’-]{_WORD})*|[^\w\s]", regex.VERSION1)
-
-
 class Predictor:
     """A trained tagger, for a sentence or a list of tokens, and a picture (a path or a PIL image) if there is one."""
 
@@ -126,7 +120,7 @@ class Predictor:
         mean `gate` of each token [n]; and where in the picture each looks, `attention` [n, R]. What a model does not
         have, or has no picture for, is None. A picture alone has no batch: "released" models too see it normalised by
         their network's own statistics."""
-        tokens = _TOKEN.findall(text) if isinstance(text, str) else list(text)
+        tokens = words.tokens(text) if isinstance(text, str) else list(text)
         if not tokens:
             raise ValueError(f"found no token in {text!r}, expected a sentence")
         batch = self._batch(tokens, image)
@@ -150,4 +144,4 @@ class Predictor:
         return {**pictures, **self.reader.batch(windows, s.longest if s.pad_pairs else None)}
 
 
-PAPER = Paper("maf", Settings, PROFILES, VARIANTS, task, build, initialise, Predictor)
+PAPER = Paper("maf", Settings, PROFILES, VARIANTS, task, build, initialise, Predictor, main="full")

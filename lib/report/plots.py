@@ -11,15 +11,15 @@ from matplotlib.ticker import MaxNLocator
 
 from lib.corpora.types import Picture, open_picture
 from lib.metrics.entities import chunks
+from lib.report.fonts import draw_any_text
 
 RIGHT, TRUE, WRONG, NEUTRAL = "#2a9d5c", "#e0a526", "#c8553d", "#5b6472"
 
 
 def style() -> None:
     """The project's look, once a notebook."""
-    sns.set_theme(
-        style="whitegrid", palette="deep", font="DejaVu Sans", rc={"figure.dpi": 96, "axes.titleweight": "bold"}
-    )
+    sns.set_theme(style="whitegrid", palette="deep", rc={"figure.dpi": 96, "axes.titleweight": "bold"})
+    draw_any_text()
 
 
 def curves(history: pd.DataFrame, y: str, title: str, names: Mapping[str, str]) -> plt.Figure:
@@ -91,7 +91,7 @@ def _show(axes: plt.Axes, picture: Picture, caption: str, colour: str) -> None:
         axes.imshow(open_picture(picture))
     axes.axis("on")
     axes.set(xticks=[], yticks=[])
-    axes.set_xlabel("\n".join(_wrapped(caption)), fontsize=8, parse_math=False)  # "$" is money
+    axes.set_xlabel("\n".join(_wrapped(caption)), fontsize=8)
     for spine in axes.spines.values():
         spine.set(visible=True, color=colour, linewidth=3)
 
@@ -137,7 +137,7 @@ def shaded_tokens(rows: Sequence[tuple[Sequence[str], Sequence[float], Sequence[
         axes.axis("off")
         for x, token, shade, value, tag in line:
             box = {"boxstyle": "round,pad=0.25", "facecolor": plt.cm.YlOrBr(0.75 * shade), "linewidth": 0}
-            mono = {"family": "DejaVu Sans Mono", "fontsize": 8, "parse_math": False}
+            mono = {"family": ["DejaVu Sans Mono", *draw_any_text()], "fontsize": 8}
             axes.text(x, 0.5, token, ha="center", va="center", bbox=box, **mono)
             axes.text(x, 0.12, f"{value:.2f}", ha="center", va="center", fontsize=6, color=NEUTRAL)
             if tag != "O":
@@ -159,7 +159,7 @@ def _token_lines(tokens: Sequence[str], values: Sequence[float], tags: Sequence[
     return lines
 
 
-def looked_at(rows: Sequence[tuple[Picture, Sequence[str], np.ndarray]], side: float = 2.0) -> plt.Figure:
+def attention_maps(rows: Sequence[tuple[Picture, Sequence[str], np.ndarray]], side: float = 2.0) -> plt.Figure:
     """Pictures under what some tokens look at in them. A row: (picture, n tokens, attention [n, regions])."""
     columns = 1 + max(len(tokens) for _, tokens, _ in rows)
     size = (side * columns, (side + 0.25) * len(rows))
@@ -170,7 +170,7 @@ def looked_at(rows: Sequence[tuple[Picture, Sequence[str], np.ndarray]], side: f
         image = open_picture(picture)
         for axes, token, weights in zip(panels, ("", *tokens), (None, *attention), strict=False):
             axes.imshow(image)
-            axes.set_title(token, fontsize=9, parse_math=False)
+            axes.set_title(token, fontsize=9)
             if weights is not None:
                 cells = int(round(len(weights) ** 0.5))
                 extent = (0, image.width, image.height, 0)
