@@ -367,7 +367,8 @@ class PublishedText(nn.Module):
         return self.published.get_input_embeddings().weight
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        states = self.published(input_ids=tokens, attention_mask=not_empty(mask), output_hidden_states=True)
+        seen = not_empty(mask)[:, None, None].expand(-1, 1, mask.shape[1], -1)  # laid out, or a GPU is asked about it
+        states = self.published(input_ids=tokens, attention_mask=seen, output_hidden_states=True)
         return self.W(states.hidden_states[0]), self.W(states.last_hidden_state)
 
 

@@ -265,4 +265,4 @@ def _best(scores: torch.Tensor, k: int) -> list[tuple[int, float]]:
     return [(i, scores[i].item()) for i in scores.topk(min(k, len(scores))).indices.tolist()]
 
 
-PAPER = Paper("k3m", Settings, PROFILES, VARIANTS, task, build, initialise, Predictor)
+PAPER = Paper("k3m", Settings, PROFILES, VARIANTS, task, build, initialise, Predictor, main="k3m")
