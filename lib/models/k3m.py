@@ -186,6 +186,7 @@ class K3M(nn.Module):
 
     def compare(self, left: Tensor, right: Tensor) -> Tensor:
         """Logits (M,) of two items (M, d) each being one product, whichever stands left."""
+        left, right = (F.layer_norm(c, c.shape[-1:]) for c in (left, right))  # means of many states are small
         return self.heads["alignment"](torch.cat([(left - right).abs(), left * right], -1))[:, 0].float()
 
     def answer(self, c: Tensor, values: Tensor) -> Tensor:
