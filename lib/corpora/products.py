@@ -379,8 +379,12 @@ def _question(product: Product, values: tuple[str, ...], pool: int | None, rng: 
         others = [value for value in values if value != answer]
         values = tuple(sorted([answer, *rng.sample(others, pool - 1)]))
     rest = replace(product, properties=tuple(triple for triple in product.properties if triple != asked))
-    words = f"what is the {name}?" if name.isascii() else f"{name}是什么?"
-    return Question(f"{product.id}?{name}", rest, _ask(rest, words), answer, values)
+    return Question(f"{product.id}?{name}", rest, _ask(rest, wording(name)), answer, values)
+
+
+def wording(name: str) -> str:
+    """How a property is asked for."""
+    return f"what is the {name}?" if name.isascii() else f"{name}是什么?"
 
 
 def _ask(product: Product, question: str) -> str:
