@@ -20,6 +20,7 @@ from lib.encoders.cache import FeatureCache, Features
 from lib.encoders.images import CACHE, ImageEncoder, _network
 from lib.names import require_known
 from lib.precision import device
+from lib.progress import ticking
 
 REGIONS = 36
 TOP = 32  # classes kept a region; with the rest spread evenly, 0.07 to 0.12 nats from Lite0's whole distribution
@@ -100,7 +101,7 @@ class RegionEncoder(ImageEncoder):
 
     def _encode_into(self, store: FeatureCache, batches: list[list[bytes]], wanted: dict) -> None:
         with ThreadPoolExecutor(2) as pool:  # pictures are decoded while the network computes
-            for batch in batches:
+            for batch in ticking(batches, "encoding pictures", sum(map(len, batches)), len):
                 shown = dict(zip(batch, pool.map(lambda key: self._shown(*wanted[key]), batch), strict=True))
                 good = [key for key in batch if shown[key] is not None]
                 if good:
