@@ -178,3 +178,68 @@ def attention_maps(rows: Sequence[tuple[Picture, Sequence[str], np.ndarray]], si
                 axes.imshow(heat, cmap="inferno", alpha=0.6, extent=extent, interpolation="bilinear")
     figure.subplots_adjust(left=0.01, right=0.99, wspace=0.05, hspace=0.2)
     return figure
+
+
+def dots(
+    scores: pd.DataFrame,
+    title: str,
+    names: Mapping[str, str],
+    main: str | None = None,
+    limits: Mapping[str, float] | None = None,
+    published: pd.DataFrame | None = None,
+) -> plt.Figure:
+    """One panel a metric: a dot a variant, its mean, with a line of a standard deviation over seeds to either side.
+
+    `scores` and `published` have variant, metric, value; the `main` variant stands out; `limits` are drawn as lines.
+    """
+    panels, rows = scores["metric"].unique(), scores["variant"].unique()
+    size = (max(2.1, 6.4 / len(panels)) * len(panels) + 2.6, 0.36 * len(rows) + 1.6)
+    options = dict(sharex=True, sharey=True, squeeze=False, layout="constrained")
+    figure, grid = plt.subplots(1, len(panels), figsize=size, **options)
+    for axes, metric in zip(grid[0], panels, strict=True):
+        mine = scores[scores["metric"] == metric].groupby("variant")["value"]
+        spread = mine.agg(["mean", "std"]).reindex(rows).fillna({"std": 0})
+        for y, (variant, (mean, std)) in enumerate(spread.iterrows()):
+            colour, bigger = (RIGHT, 9) if variant == main else (NEUTRAL, 7)
+            axes.errorbar(mean, y, xerr=std, fmt="o", ms=bigger, color=colour, capsize=3)
+        if limits and metric in limits:
+            axes.axvline(limits[metric], color=WRONG, ls="--", lw=1.3, label="a perfect reader")
+        _published_marks(axes, published, metric, rows)
+        axes.set(xlabel=metric, yticks=range(len(rows)), yticklabels=[names[row] for row in rows])
+        axes.margins(x=0.12)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+    handles = {label: line for axes in grid[0] for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if handles:
+        figure.legend(handles.values(), handles, loc="outside lower right", ncols=2, frameon=False, fontsize=9)
+    figure.suptitle(title, fontweight="bold", x=0.02, ha="left")
+    return figure
+
+
+def _published_marks(axes: plt.Axes, published: pd.DataFrame | None, metric: str, rows: Sequence[str]) -> None:
+    if published is None:
+        return
+    known = published[(published["metric"] == metric) & published["variant"].isin(rows)]
+    if len(known):
+        axes.plot(known["value"], [list(rows).index(row) for row in known["variant"]], "D", color=TRUE, ms=7,
+                  mec="white", label="published", zorder=3)  # fmt: skip
+
+
+def two_histograms(values: pd.DataFrame, x: str, hue: str, title: str) -> plt.Figure:
+    """Two groups of values between 0 and 1, each as shares of its own number."""
+    figure, axes = plt.subplots(figsize=(7, 3.2))
+    options = dict(stat="probability", common_norm=False, multiple="dodge", shrink=0.85, palette=[RIGHT, WRONG])
+    sns.histplot(values, x=x, hue=hue, bins=np.linspace(0, 1, 11), ax=axes, **options)
+    axes.set(title=title, xlabel=x, ylabel="share of them", xlim=(0, 1))
+    sns.move_legend(axes, "upper center", title=None, frameon=False)
+    return figure
+
+
+def counts(table: pd.DataFrame, title: str, x: str, y: str) -> plt.Figure:
+    """A table of whole numbers as a shaded grid; the diagonal keeps its numbers and leaves the shade to the others."""
+    figure, axes = plt.subplots(figsize=(0.8 * table.shape[1] + 1.6, 0.5 * table.shape[0] + 1.2))
+    shade = table.where(~np.eye(*table.shape, dtype=bool), 0)
+    options = dict(annot=table, fmt="d", cmap="Reds", cbar=False, linewidths=1, vmin=0, ax=axes)
+    sns.heatmap(shade, vmax=2.5 * max(1, shade.to_numpy().max()), **options)
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.tick_params(axis="y", rotation=0)
+    return figure
