@@ -139,20 +139,28 @@ def test_a_batch_by_hand_has_pictures_first_and_is_the_models(data):
     assert batch["picture"].unique().numel() == 8 and len(batch["swapped"]) == 4
     posts, _ = taggers.one_batch(data.train, 10)
     assert [post.image is None for post in posts] == 8 * [False] + [True, True]
-    assert [[data.labels[tag] for tag in row[mask]] for row, mask in zip(batch["tags"], batch["token_mask"], strict=True)
-            ] == [list(post.tags) for post in posts[:8]]  # fmt: skip
+    rows = zip(batch["tags"], batch["token_mask"], strict=True)
+    tags = [[data.labels[tag] for tag in row[mask]] for row, mask in rows]
+    assert tags == [list(post.tags) for post in posts[:8]]
 
 
 def test_tables_say_so_where_nobody_knows(runs, data, tagger, settings):
     assert tagger_reports.ceilings(data).empty and tagger_reports.kinds_table(runs, data).empty
     assert "not known" in taggers.kinds_counted(data) and "nobody knows" in taggers.perfect_judge(data)
-    assert taggers.overruled_table(tagger)["CM"].tolist() == ["as learned", "p = 1", "p = 0"]
     assert tagger_reports.matching_table(runs, settings)["variant"].tolist() == ["MAF"]
     blind = taggers.looked_at(runs[runs["variant"] == "text"], settings)
     assert not blind.judges and taggers.judgements(blind).empty and taggers.attention_figure(blind) is None
     assert taggers.matching_figure(taggers.judgements(blind)) is None and taggers.gates_figure(blind) is None
     assert "none" in taggers.overruled_table(blind)["CM"][0]
     assert "none" in tagger_reports.matching_table(runs[:1], settings)["variant"][0]
+
+
+def test_overruling_leaves_the_model_as_it_was(runs, tagger):
+    before = tagger.predictor.model.W_m.bias.clone()
+    table = taggers.overruled_table(tagger)
+    assert table["CM"].tolist() == ["as learned", "p = 1", "p = 0"]
+    assert (tagger.predictor.model.W_m.bias == before).all()
+    assert table["all"][0] == pytest.approx(runs[runs["variant"] == "full"].iloc[0]["F1"])
 
 
 def test_the_report_names_what_differs_and_what_is_absent(data, settings):

@@ -20,7 +20,7 @@ from lib.tasks.tagging import TaggingData
 
 TITLES = {name: variant.title for name, variant in maf.VARIANTS.items()}
 KINDS = {"picture": "picture decides", "text": "text decides", "neither": "neither decides",
-         "own picture": "its own picture"}  # fmt: skip
+         "own picture": "its own picture", "another's picture": "another's picture"}  # fmt: skip
 
 
 def ceilings(data: TaggingData) -> pd.DataFrame:
@@ -82,33 +82,33 @@ def judged(out: Report | Evidence) -> pd.DataFrame:
 
 def f1_figure(runs: pd.DataFrame, data: TaggingData) -> plt.Figure:
     """F1 of all rows, lenient and strict, beside what was published and the best that can be."""
-    scores = runs.melt(["variant"], ["F1", "strict F1"], "metric")
-    known = published("maf", data.corpus.name)
-    comparable = len(known) and not most_are_missing(data)
-    known = known[["variant", "F1"]].melt(["variant"], ["F1"], "metric").dropna() if comparable else None
-    best = ceilings(data)
+    known, best = published("maf", data.corpus.name), ceilings(data)
+    known = None if most_are_missing(data) or known.empty else known
     limits = {"F1": best.loc["both, knowing which picture is its own", "all"]} if len(best) else None
     title = f"{TITLES[runs.groupby('variant')['F1'].mean().idxmax()]} finds the most names"
-    return plots.dots(scores, title, TITLES, "full", limits, known)
+    return plots.dots(runs, ["F1", "strict F1"], title, TITLES, maf.PAPER.main, known, limits)
 
 
 def kinds_table(runs: pd.DataFrame, data: TaggingData) -> pd.DataFrame:
     """F1 on each kind of post, mean ± std over seeds; empty where nobody knows what decides a post."""
-    scores = modalities.by_kind(runs, data)
-    if scores.empty:
-        return pd.DataFrame()
-    wide = scores.pivot(index=["variant", "seed"], columns="kind", values="F1").reset_index()
-    wide = runs[["variant", "seed", "seconds"]].merge(wide, sort=False)
-    table = ablation_table(wide, "maf", list(tagging.groups(data)), data.corpus.name)
-    return table.drop(columns="seconds").rename(columns={"variant": "F1 on test posts", **KINDS})
+    wide = _by_kind(runs, data)
+    if wide.empty:
+        return wide
+    table = ablation_table(wide, "maf", [*KINDS.values()], data.corpus.name)
+    return table.drop(columns="seconds").rename(columns={"variant": "F1 on test posts"})
 
 
 def kinds_figure(runs: pd.DataFrame, data: TaggingData) -> plt.Figure:
     """F1 on each kind of post, with a perfect reader beside it."""
-    scores = modalities.by_kind(runs, data).rename(columns={"kind": "metric", "F1": "value"}).replace({"metric": KINDS})
     best = ceilings(data).loc["both, judging the match", ["picture", "text", "neither"]].rename(KINDS)
     title = "F1 by what decides a post, and by whose picture it shows"
-    return plots.dots(scores, title, TITLES, "full", dict(best))
+    return plots.dots(_by_kind(runs, data), [*KINDS.values()], title, TITLES, maf.PAPER.main, limits=dict(best))
+
+
+def _by_kind(runs: pd.DataFrame, data: TaggingData) -> pd.DataFrame:
+    """Each run's F1 on each kind of post, a column a kind."""
+    scores = modalities.by_kind(runs, data).pivot(index=["variant", "seed"], columns="kind", values="F1")
+    return runs[["variant", "seed", "seconds"]].merge(scores.rename(columns=KINDS).reset_index(), sort=False)
 
 
 def matching_table(runs: pd.DataFrame, settings: Mapping) -> pd.DataFrame:

@@ -160,6 +160,12 @@ class Tagger:
         shown = [i for i in self.of_kind("picture") if self.pictures[i] is not None]
         return ([i for i in shown if self.right(i)] or shown or [0])[:most]
 
+    @cached_property
+    def inside(self) -> list[tuple[Picture, dict]]:
+        """The pictures of these posts, and how it came to its tags."""
+        return [(self.pictures[i], self.predictor.inspect(self.posts[i].tokens, self.pictures[i]))
+                for i in self.telling()]  # fmt: skip
+
     def keep(self, out: Report, name: str, title: str, figure: plt.Figure | None) -> None:
         """Put a figure of posts into a report, if its pictures may be shown: others' belong to their photographers."""
         if figure is not None and self.data.corpus.name.startswith("iconworld"):
@@ -244,20 +250,18 @@ def same_words_figure(tagger: Tagger) -> plt.Figure:
 
 def gates_figure(tagger: Tagger) -> plt.Figure | None:
     """The mean gate of each token of some posts; None for a tagger without gate."""
-    found = [tagger.predictor.inspect(tagger.posts[i].tokens, tagger.pictures[i]) for i in tagger.telling()]
-    rows = [(one["tokens"], one["gate"].tolist(), one["tags"]) for one in found if one["gate"] is not None]
+    found = [one for _, one in tagger.inside if one["gate"] is not None]
+    rows = [(one["tokens"], one["gate"].tolist(), one["tags"]) for one in found]
     return plots.shaded_tokens(rows, "the gate's mean, token by token") if rows else None
 
 
 def attention_figure(tagger: Tagger) -> plt.Figure | None:
     """Where in the picture some tokens look, names first; None for a tagger that does not look."""
     rows = []
-    for i in tagger.telling():
-        found = tagger.predictor.inspect(tagger.posts[i].tokens, tagger.pictures[i])
+    for picture, found in tagger.inside:
         if found["attention"] is not None:
             picked = _names_and_others(found["tokens"], found["tags"])
-            shown = [found["tokens"][k] for k in picked]
-            rows.append((tagger.pictures[i], shown, found["attention"][picked].numpy()))
+            rows.append((picture, [found["tokens"][k] for k in picked], found["attention"][picked].numpy()))
     return plots.attention_maps(rows) if rows else None
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import MaxNLocator
 
-from lib.corpora.types import Picture, open_picture
+from lib.corpora.types import DataError, Picture, open_picture
 from lib.metrics.entities import chunks
 from lib.report.fonts import draw_any_text
 
@@ -20,10 +20,13 @@ def style() -> None:
     """The project's look, once a notebook."""
     sns.set_theme(style="whitegrid", palette="deep", rc={"figure.dpi": 96, "axes.titleweight": "bold"})
     draw_any_text()
+    pd.set_option("display.max_colwidth", None)  # a claim is read to its end
 
 
 def curves(history: pd.DataFrame, y: str, title: str, names: Mapping[str, str]) -> plt.Figure:
     """`y` against the epoch, a line a variant with its spread over seeds; `history` has variant, seed, epoch, y."""
+    if history.empty:
+        return _nothing()
     figure, axes = plt.subplots(figsize=(7.5, 4))
     shown = history.replace({"variant": names})
     sns.lineplot(
@@ -66,6 +69,8 @@ def pictures(
     rows: Sequence[Sequence[tuple[Picture, str, str]]], row_titles: Sequence[str] = (), side: float = 1.9
 ) -> plt.Figure:
     """A grid of pictures: each a (picture, caption, colour of its frame)."""
+    if not any(rows):
+        return _nothing()
     columns = max(map(len, rows))
     lines = max(len(_wrapped(caption)) for row in rows for _, caption, _ in row)
     below = max(0.35, 0.2 + 0.14 * lines)  # inches for the captions
@@ -87,9 +92,16 @@ def _wrapped(caption: str) -> list[str]:
 
 
 def _show(axes: plt.Axes, picture: Picture, caption: str, colour: str) -> None:
-    if picture is not None:
-        axes.imshow(open_picture(picture))
+    """The picture in its frame; of one that is missing or broken, that it is."""
+    try:
+        if picture is not None:
+            axes.imshow(open_picture(picture))
+    except DataError:
+        picture = None
     axes.axis("on")
+    if picture is None:
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        axes.text(0.5, 0.5, "no picture", ha="center", va="center", color=NEUTRAL, fontsize=9)
     axes.set(xticks=[], yticks=[])
     axes.set_xlabel("\n".join(_wrapped(caption)), fontsize=8)
     for spine in axes.spines.values():
@@ -180,48 +192,114 @@ def attention_maps(rows: Sequence[tuple[Picture, Sequence[str], np.ndarray]], si
     return figure
 
 
-def dots(
-    scores: pd.DataFrame,
-    title: str,
-    names: Mapping[str, str],
-    main: str | None = None,
-    limits: Mapping[str, float] | None = None,
-    published: pd.DataFrame | None = None,
-) -> plt.Figure:
-    """One panel a metric: a dot a variant, its mean, with a line of a standard deviation over seeds to either side.
-
-    `scores` and `published` have variant, metric, value; the `main` variant stands out; `limits` are drawn as lines.
-    """
-    panels, rows = scores["metric"].unique(), scores["variant"].unique()
-    size = (max(2.1, 6.4 / len(panels)) * len(panels) + 2.6, 0.36 * len(rows) + 1.6)
-    options = dict(sharex=True, sharey=True, squeeze=False, layout="constrained")
-    figure, grid = plt.subplots(1, len(panels), figsize=size, **options)
-    for axes, metric in zip(grid[0], panels, strict=True):
-        mine = scores[scores["metric"] == metric].groupby("variant")["value"]
-        spread = mine.agg(["mean", "std"]).reindex(rows).fillna({"std": 0})
-        for y, (variant, (mean, std)) in enumerate(spread.iterrows()):
-            colour, bigger = (RIGHT, 9) if variant == main else (NEUTRAL, 7)
-            axes.errorbar(mean, y, xerr=std, fmt="o", ms=bigger, color=colour, capsize=3)
-        if limits and metric in limits:
-            axes.axvline(limits[metric], color=WRONG, ls="--", lw=1.3, label="a perfect reader")
-        _published_marks(axes, published, metric, rows)
-        axes.set(xlabel=metric, yticks=range(len(rows)), yticklabels=[names[row] for row in rows])
-        axes.margins(x=0.12)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-    handles = {label: line for axes in grid[0] for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    if handles:
-        figure.legend(handles.values(), handles, loc="outside lower right", ncols=2, frameon=False, fontsize=9)
-    figure.suptitle(title, fontweight="bold", x=0.02, ha="left")
+def _nothing() -> plt.Figure:
+    """What is drawn where there is nothing to draw."""
+    figure = plt.figure(figsize=(4, 0.6))
+    figure.text(0, 0.5, "nothing to show", color=NEUTRAL, va="center")
     return figure
 
 
-def _published_marks(axes: plt.Axes, published: pd.DataFrame | None, metric: str, rows: Sequence[str]) -> None:
-    if published is None:
-        return
-    known = published[(published["metric"] == metric) & published["variant"].isin(rows)]
-    if len(known):
-        axes.plot(known["value"], [list(rows).index(row) for row in known["variant"]], "D", color=TRUE, ms=7,
-                  mec="white", label="published", zorder=3)  # fmt: skip
+def two_towers(picture: Picture, sentence: str) -> plt.Figure:
+    """How a picture and a sentence come into one space, as in the paper."""
+    figure, axes = plt.subplots(figsize=(11, 3))
+    axes.axis("off")
+    axes.set(xlim=(0, 11), ylim=(0, 3), aspect="equal")
+    axes.imshow(open_picture(picture), extent=(0.3, 1.7, 1.55, 2.95))
+    axes.text(1.0, 0.7, textwrap.fill(sentence, 14), ha="center", va="center", fontsize=11, style="italic")
+    towers = {2.25: ("frozen network", "feature q", "linear map W", "x"), 0.7: ("word vectors", "w₁ w₂ …", "LSTM", "v")}
+    for y, names in towers.items():
+        for i, name in enumerate(names):
+            _boxed(axes, 2.9 + 1.95 * i, y, name, "#dbe7f1" if i % 2 == 0 else "white")
+        _arrow(axes, (9.0, y), (9.6, 1.475 + (y - 1.475) * 0.3))
+    _boxed(axes, 10.1, 1.475, "s(x, v) = x · v", "#d9efe2")
+    return figure
+
+
+def _boxed(axes: plt.Axes, x: float, y: float, name: str, colour: str) -> None:
+    """A name on a coloured box, and the arrow that leads to it."""
+    box = {"boxstyle": "round,pad=0.45", "facecolor": colour, "edgecolor": "none"}
+    axes.text(x, y, name, ha="center", va="center", fontsize=11, bbox=box, zorder=3)
+    if y != 1.475:
+        _arrow(axes, (x - 1.15, y), (x - 0.75, y))
+
+
+def _arrow(axes: plt.Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": NEUTRAL, "lw": 1.4})
+
+
+def matrices(panels: Mapping[str, np.ndarray], title: str, x: str, y: str) -> plt.Figure:
+    """Heat maps of scores [N, M] side by side on one scale, such as before and after training."""
+    low, high = (pick(float(pick(scores.flatten())) for scores in panels.values()) for pick in (min, max))
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.9 * len(panels) + 0.6, 3.6), layout="constrained")
+    for each, (name, scores) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+        image = each.imshow(np.asarray(scores), cmap="mako", vmin=low, vmax=high)
+        each.set(title=name, xlabel=x, ylabel=y, xticks=[], yticks=[])
+        each.grid(False)
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    figure.suptitle(title, fontweight="bold")
+    return figure
+
+
+def dots(
+    runs: pd.DataFrame,
+    metrics: Sequence[str],
+    title: str,
+    names: Mapping[str, str],
+    main: str,
+    claimed: pd.DataFrame | None = None,
+    limits: Mapping[str, float] | None = None,
+) -> plt.Figure:
+    """One panel a metric: a dot a variant with its std over seeds, `main` in colour; published numbers as diamonds, a
+    limit as a line."""
+    rows = list(dict.fromkeys(runs["variant"]))[::-1]
+    figure, panels = plt.subplots(1, len(metrics), figsize=(3.6 * len(metrics) + 3, 0.36 * len(rows) + 1.6),
+                                  sharey=True, squeeze=False, layout="constrained")  # fmt: skip
+    for axes, metric in zip(panels[0], metrics, strict=True):
+        found = runs.groupby("variant")[metric].agg(["mean", "std"]).reindex(rows).fillna(0)
+        colours = [RIGHT if name == main else "#4c72b0" for name in rows]
+        axes.hlines(range(len(rows)), found["mean"] - found["std"], found["mean"] + found["std"], colors=colours, lw=2)
+        axes.scatter(found["mean"], range(len(rows)), c=colours, s=45, zorder=3)
+        if claimed is not None and metric in claimed:
+            known = claimed[claimed["variant"].isin(rows)]
+            axes.plot(known[metric], known["variant"].map(rows.index), "D", color="#1d3557", ms=6, label="published")
+        if limits and metric in limits:
+            axes.axvline(limits[metric], color=WRONG, ls="--", label="a perfect reader")
+        axes.set(xlabel=metric, yticks=range(len(rows)), yticklabels=[names[name] for name in rows])
+    if handles := panels[0][0].get_legend_handles_labels()[0]:
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    figure.suptitle(title, fontweight="bold")
+    return figure
+
+
+def changes(tables: Mapping[str, pd.DataFrame], title: str) -> plt.Figure:
+    """What a score loses without each part, a dot a part and table; a table has the parts first, then the change, then
+    the score as "mean ± std", whose std is drawn. The first row, the whole, is the line at zero."""
+    figure, axes = plt.subplots(figsize=(8.5, 3.2), layout="constrained")
+    parts = list(dict.fromkeys(part for table in tables.values() for part in table.iloc[1:, 0]))[::-1]
+    for colour, (name, table) in zip(("#4c72b0", "#e0a526", RIGHT), tables.items(), strict=False):
+        spread = [float(score.partition("±")[2] or 0) for score in table.iloc[:, 2].astype(str)]
+        y = [parts.index(part) for part in table.iloc[1:, 0]]
+        axes.errorbar(table.iloc[1:, 1], y, xerr=spread[1:], fmt="o", color=colour, label=name)
+    axes.axvline(0, color=NEUTRAL, lw=1)
+    axes.set(yticks=range(len(parts)), yticklabels=parts, xlabel=next(iter(tables.values())).columns[1])
+    figure.legend(loc="outside right upper", frameon=False)
+    figure.suptitle(title, fontweight="bold")
+    return figure
+
+
+def gaps(table: pd.DataFrame, columns: Sequence[str], title: str, x: str) -> plt.Figure:
+    """Two columns of a table beside each other, a row a group (its first column) from the top: what lies between."""
+    if table.empty:
+        return _nothing()
+    figure, axes = plt.subplots(figsize=(7.5, 0.42 * len(table) + 1.3), layout="constrained")
+    low, high = (table[name] for name in columns)
+    rows = np.arange(len(table))[::-1]
+    axes.hlines(rows, low, high, color="#c9d1d9", lw=3)
+    for name, values, colour in zip(columns, (low, high), ("#4c72b0", NEUTRAL), strict=True):
+        axes.scatter(values, rows, s=55, color=colour, zorder=3, label=name)
+    axes.set(yticks=rows, yticklabels=table.iloc[:, 0], xlabel=x)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+    figure.suptitle(title, fontweight="bold")
 
 
 def two_histograms(values: pd.DataFrame, x: str, hue: str, title: str) -> plt.Figure:
@@ -242,4 +320,30 @@ def counts(table: pd.DataFrame, title: str, x: str, y: str) -> plt.Figure:
     sns.heatmap(shade, vmax=2.5 * max(1, shade.to_numpy().max()), **options)
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.tick_params(axis="y", rotation=0)
+    return figure
+
+
+def two_streams(picture: Picture, sentence: str, answer: str) -> plt.Figure:
+    """How MAF reads a post, text and picture side by side, as in the paper."""
+    figure, axes = plt.subplots(figsize=(11, 3.4))
+    axes.axis("off")
+    axes.set(xlim=(0, 11), ylim=(0, 3.4), aspect="equal")
+    axes.imshow(open_picture(picture), extent=(0.2, 1.5, 0.1, 1.4))
+    axes.text(0.85, 2.6, textwrap.fill(sentence, 16), ha="center", va="center", fontsize=10, style="italic")
+    boxes = {"BERT": (2.7, 2.6), "ResNet:\nregions U": (2.7, 0.75), "attention:\ntext asks\npicture": (4.7, 0.75),
+             "CM: p, do\nthey match?": (6.6, 0.75), "gate g,\nword by word": (8.9, 0.75), "[H ; g · V′]": (8.9, 2.6),
+             "CRF": (10.4, 2.6)}  # fmt: skip
+    for name, (x, y) in boxes.items():
+        box = {"boxstyle": "round,pad=0.45", "facecolor": "#d9efe2" if name[:2] in ("CM", "ga") else "#dbe7f1", "lw": 0}
+        axes.text(x, y, name, ha="center", va="center", fontsize=10, bbox=box, zorder=3)
+    arrows = {"": ((1.65, 2.6), (2.25, 2.6)), " ": ((1.65, 0.75), (2.1, 0.75)), "H": ((3.15, 2.6), (8.2, 2.6)),
+              "U": ((3.3, 0.75), (4.1, 0.75)), "  ": ((3.1, 2.35), (4.4, 1.3)), "V": ((5.3, 0.75), (5.9, 0.75)),
+              "V′ = p V": ((7.3, 0.75), (8.15, 0.75)), "   ": ((8.9, 1.2), (8.9, 2.3)),
+              "    ": ((9.6, 2.6), (10.05, 2.6)), "     ": ((10.4, 2.3), (10.4, 1.5))}  # fmt: skip
+    for name, (start, end) in arrows.items():
+        _arrow(axes, start, end)
+        axes.text((start[0] + end[0]) / 2, start[1] + 0.12, name, ha="center", fontsize=9)
+    axes.plot([2.7, 2.7], [1.25, 2.3], ls=":", color=RIGHT, lw=2)
+    axes.text(2.62, 1.75, "CA: pull\ntogether", ha="right", va="center", fontsize=9, color=RIGHT)
+    axes.text(10.4, 1.1, textwrap.fill(answer, 16), ha="center", va="center", fontsize=9, fontweight="bold")
     return figure
