@@ -25,8 +25,6 @@ from lib.run import experiment, store
 from lib.tasks import tagging
 from lib.tasks.tagging import Split, TaggingData
 
-NO_PICTURE = "(no picture)"
-
 
 # ---- the data ----
 
@@ -47,8 +45,7 @@ def gallery(split: Split, indices: Sequence[int]) -> plt.Figure:
 def caption(tokens: Sequence[str], tags: Sequence[str], picture: Picture, p: float | None = None) -> str:
     """A post under its picture: its words with its names, and how likely the picture is its own."""
     said = plots.tagged(tokens, tags)
-    said += f" · p\u00a0{p:.2f}" if p is not None and picture is not None else ""
-    return said if picture is not None else f"{NO_PICTURE} {said}"
+    return f"{said} · p\u00a0{p:.2f}" if p is not None and picture is not None else said
 
 
 def kinds_counted(data: TaggingData) -> str:
