@@ -191,7 +191,8 @@ def _none(ours: Estimate, needed: int) -> Verdict:
 # ---- all claims of a paper ----
 
 
-ABOUT = ("row", "variant", "source", "sure", "setting", "runs", "within", "matters")  # of a published row; the rest are metrics
+# Of a published row; the rest are metrics.
+ABOUT = ("row", "variant", "source", "sure", "setting", "runs", "within", "matters")
 
 
 def judge_numbers(

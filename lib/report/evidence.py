@@ -54,11 +54,12 @@ def reports(root: Path = REPORTS) -> list[tuple[str, str]]:
 
 def found(paper: str, most: int = 5, root: Path = REPORTS) -> Markdown:
     """What all reports of a paper say of its claims that matter, a line each, drawn from them."""
-    lines = []
+    rows = []
     for dataset, name in reports(root):
         if name == paper:
-            lines += [_line(row, dataset) for row in Evidence(paper, dataset, root).verdicts(True).to_dict("records")]
-    shown = [f"- {line}" for line in lines[:most]]
+            verdicts = Evidence(paper, dataset, root).verdicts(True).to_dict("records")
+            rows += [(row["word"] == "no verdict", _line(row, dataset)) for row in verdicts]
+    shown = [f"- {line}" for _, line in sorted(rows, key=lambda row: row[0])[:most]]
     return Markdown("\n".join(shown) or "- No report yet: run this notebook with profile small.")
 
 
