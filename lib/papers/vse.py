@@ -89,7 +89,6 @@ INGREDIENTS = [name for name in VARIANTS if name.startswith("best")]
 ABLATION = [name for name in VARIANTS if name == "best" or name not in INGREDIENTS]
 # What a minute has time for: rows whose order after few epochs is that of the whole training.
 QUICK = ["sum", "lstm", "lstm-hardest"]
-METRICS = [f"{way} {name}" for way in ("i2t", "t2i") for name in ("R@1", "R@5", "R@10", "median")] + ["rsum"]  # shown
 
 
 def rows(profile: str) -> list[str]:
@@ -168,8 +167,8 @@ class Predictor:
 
     @torch.no_grad()
     def __call__(self, text: str | None = None, image=None, k: int = 5) -> pd.DataFrame | float:
-        """The `k` nearest of the gallery, or all of a smaller one, as a table (index, score); or one score for a text and
-        an image."""
+        """The `k` nearest of the gallery, or all of a smaller one, as a table (index, score); or one score for a text
+        and an image."""
         if text is None and image is None:
             raise ValueError("found neither text nor image, expected at least one of them")
         v = None if text is None else self.embed_sentences([text])[0]

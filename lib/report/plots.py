@@ -218,9 +218,9 @@ def two_towers(picture: Picture, sentence: str) -> plt.Figure:
 def _boxed(axes: plt.Axes, x: float, y: float, name: str, colour: str) -> None:
     """A name on a coloured box, and the arrow that leads to it."""
     box = {"boxstyle": "round,pad=0.45", "facecolor": colour, "edgecolor": "none"}
-    axes.text(x, y, name, ha="center", va="center", fontsize=11, bbox=box, zorder=3)
+    axes.text(x, y, name, ha="center", va="center", fontsize=10, bbox=box, zorder=3)
     if y != 1.475:
-        _arrow(axes, (x - 1.15, y), (x - 0.75, y))
+        _arrow(axes, (x - 1.15, y), (x - 0.8, y))
 
 
 def _arrow(axes: plt.Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
@@ -265,6 +265,7 @@ def dots(
         if limits and metric in limits:
             axes.axvline(limits[metric], color=WRONG, ls="--", label="a perfect reader")
         axes.set(xlabel=metric, yticks=range(len(rows)), yticklabels=[names[name] for name in rows])
+        axes.set_ylim(-0.6, len(rows) - 0.4)
     if handles := panels[0][0].get_legend_handles_labels()[0]:
         figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     figure.suptitle(title, fontweight="bold")
@@ -297,7 +298,7 @@ def gaps(table: pd.DataFrame, columns: Sequence[str], title: str, x: str) -> plt
     axes.hlines(rows, low, high, color="#c9d1d9", lw=3)
     for name, values, colour in zip(columns, (low, high), ("#4c72b0", NEUTRAL), strict=True):
         axes.scatter(values, rows, s=55, color=colour, zorder=3, label=name)
-    axes.set(yticks=rows, yticklabels=table.iloc[:, 0], xlabel=x)
+    axes.set(yticks=rows, yticklabels=table.iloc[:, 0], xlabel=x, ylim=(-0.6, len(table) - 0.4))
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
     figure.suptitle(title, fontweight="bold")
 

@@ -147,12 +147,3 @@ def evident(evidence: Evidence, kind: str) -> pd.DataFrame:
     if judged.empty:
         return evidence.table({"numbers": "claims"}.get(kind, kind))
     return numbers_table(judged.assign(row=judged["claim"])) if kind == "numbers" else comparisons_table(judged)
-
-
-def owed(runs: pd.DataFrame, paper: str, metrics: Sequence[str]) -> pd.DataFrame:
-    """`ingredients_table` of a paper's main variant and its relatives ("best", "best-…") among the runs; empty where
-    there is nothing to compare."""
-    main = find_paper(paper).main
-    mine = runs[(runs["variant"] == main) | runs["variant"].str.startswith(f"{main}-")]
-    both = (mine["variant"] == main).any() and mine["variant"].nunique() > 1
-    return ingredients_table(mine, paper, main, metrics) if both else pd.DataFrame()
