@@ -92,7 +92,7 @@ def f1_figure(runs: pd.DataFrame, data: TaggingData) -> plt.Figure:
     known = None if most_are_missing(data) or known.empty else known
     limits = {"F1": best.loc["both, knowing which picture is its own", "all"]} if len(best) else None
     title = f"{TITLES[runs.groupby('variant')['F1'].mean().idxmax()]} finds the most names"
-    return plots.dots(runs, ["F1", "strict F1"], title, TITLES, maf.PAPER.main, known, limits)
+    return plots.dots(runs, ["F1", "strict F1"], title, TITLES, maf.PAPER.main, known, limits, share=True)
 
 
 def kinds_table(runs: pd.DataFrame, data: TaggingData) -> pd.DataFrame:
@@ -108,7 +108,8 @@ def kinds_figure(runs: pd.DataFrame, data: TaggingData) -> plt.Figure:
     """F1 on each kind of post, with a perfect reader beside it."""
     best = ceilings(data).loc["both, judging the match", ["picture", "text", "neither"]].rename(KINDS)
     title = "F1 by what decides a post, and by whose picture it shows"
-    return plots.dots(_by_kind(runs, data), [*KINDS.values()], title, TITLES, maf.PAPER.main, limits=dict(best))
+    options = dict(limits=dict(best), share=True)
+    return plots.dots(_by_kind(runs, data), [*KINDS.values()], title, TITLES, maf.PAPER.main, **options)
 
 
 def _by_kind(runs: pd.DataFrame, data: TaggingData) -> pd.DataFrame:

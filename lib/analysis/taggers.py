@@ -25,7 +25,6 @@ from lib.run import experiment, store
 from lib.tasks import tagging
 from lib.tasks.tagging import Split, TaggingData
 
-
 # ---- the data ----
 
 

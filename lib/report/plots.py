@@ -248,12 +248,14 @@ def dots(
     main: str,
     claimed: pd.DataFrame | None = None,
     limits: Mapping[str, float] | None = None,
+    share: bool = False,
 ) -> plt.Figure:
     """One panel a metric: a dot a variant with its std over seeds, `main` in colour; published numbers as diamonds, a
-    limit as a line."""
+    limit as a line; `share` gives all panels one scale."""
     rows = list(dict.fromkeys(runs["variant"]))[::-1]
-    figure, panels = plt.subplots(1, len(metrics), figsize=(3.6 * len(metrics) + 3, 0.36 * len(rows) + 1.6),
-                                  sharey=True, squeeze=False, layout="constrained")  # fmt: skip
+    size = (min(3.6, 9 / len(metrics)) * len(metrics) + 3, 0.36 * len(rows) + 1.6)
+    options = dict(figsize=size, sharex=share, sharey=True, squeeze=False, layout="constrained")
+    figure, panels = plt.subplots(1, len(metrics), **options)
     for axes, metric in zip(panels[0], metrics, strict=True):
         found = runs.groupby("variant")[metric].agg(["mean", "std"]).reindex(rows).fillna(0)
         colours = [RIGHT if name == main else "#4c72b0" for name in rows]
