@@ -188,5 +188,6 @@ def told(precision: pd.DataFrame, asked: Sequence[Query], found: Sequence[Galler
     for group, rows in precision.groupby("answer's pair in training", sort=False):
         first = rows.set_index("search by")["P@1"]
         ways = ", ".join(f"{way} {first[way]:.0f} %" for way in ("picture - word + word", "words", "picture", "chance"))
-        lines.append(f"{rows['queries'].iloc[0]} questions, the answer's pair {group}: right at first {ways}.")
+        asking = f"{rows['queries'].iloc[0]} questions, their answers {group} in training"
+        lines.append(f"{asking}. First picture right: {ways}.")
     return "\n".join(lines)

@@ -277,6 +277,9 @@ def dots(
 def changes(tables: Mapping[str, pd.DataFrame], title: str) -> plt.Figure:
     """What a score loses without each part, a dot a part and table; a table has the parts first, then the change, then
     the score as "mean ± std", whose std is drawn. The first row, the whole, is the line at zero."""
+    tables = {name: table for name, table in tables.items() if len(table)}
+    if not tables:
+        return _nothing()
     figure, axes = plt.subplots(figsize=(8.5, 3.2), layout="constrained")
     parts = list(dict.fromkeys(part for table in tables.values() for part in table.iloc[1:, 0]))[::-1]
     for colour, (name, table) in zip(("#4c72b0", "#e0a526", RIGHT), tables.items(), strict=False):

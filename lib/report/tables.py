@@ -146,4 +146,5 @@ def evident(evidence: Evidence, kind: str) -> pd.DataFrame:
     judged = verdicts[verdicts["kind"] == kind] if "kind" in verdicts else verdicts
     if judged.empty:
         return evidence.table({"numbers": "claims"}.get(kind, kind))
+    judged = judged.fillna({"differs": ""}).reset_index(drop=True)
     return numbers_table(judged.assign(row=judged["claim"])) if kind == "numbers" else comparisons_table(judged)

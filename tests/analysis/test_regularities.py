@@ -119,7 +119,7 @@ def test_what_is_told_is_what_was_measured():
     toy = Toy()
     asked = queries([{pair} for pair in toy.pairs], held_out={("red", "car")})
     lines = told(over_seeds([measure(toy, asked)]), asked, [toy]).splitlines()
-    assert len(lines) == 2 and lines[1].startswith("2 questions, the answer's pair never seen: right at first")
+    assert len(lines) == 2 and lines[1].startswith("2 questions, their answers never seen in training.")
     assert "picture - word + word 100 %" in lines[0] and "chance 11 %" in lines[0]
 
 
