@@ -1,7 +1,11 @@
 """The notebooks' rules, for each of them: what papermill sees, what it refuses, what is stored."""
 
+import ast
+import re
 import subprocess
 import sys
+from itertools import groupby
+from statistics import median
 
 import nbformat
 import pytest
@@ -61,6 +65,70 @@ def test_there_is_something_to_check_and_something_to_solve(path):
     notebook = read(path)
     assert tagged(notebook, "nbval-check-output") and tagged(notebook, "solution")
     assert all(cell.outputs for cell in tagged(notebook, "nbval-check-output"))
+
+
+SECTIONS = ["Parameters", "The data", "The model", "The evidence", "Your run", "Looking inside", "Try your own",
+            "Exercises"]  # fmt: skip
+
+
+def code_of(path) -> list[str]:
+    return [cell.source for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def prose_of(path) -> str:
+    """Without code, formulas and links, whose numbers nobody measured."""
+    text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    for other in (r"```.*?```", r"`[^`]*`", r"\$\$.*?\$\$", r"\$[^$]*\$", r"\[[^\]]*\]\([^)]*\)"):
+        text = re.sub(other, "", text, flags=re.DOTALL)
+    return text
+
+
+def test_the_sections_stand_in_the_same_order_everywhere(path):
+    text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    named = [next((name for name in SECTIONS if heading.startswith(name)), heading) for heading in headings]
+    assert [name for name, _ in groupby(named)] == SECTIONS
+    assert text.startswith("# ") and text.index("### What we found") < text.index("## Parameters")
+
+
+def test_cells_are_short(path):
+    cells = [cell.splitlines() for cell in code_of(path)]
+    assert median(map(len, cells)) <= 6
+    assert [line for lines in cells for line in lines if len(line) > 110] == []
+
+
+def test_prose_states_no_measured_number(path):
+    assert re.findall(r".{0,30}\d\.\d.{0,10}", prose_of(path)) == []
+
+
+def test_evidence_comes_before_anything_is_trained(path):
+    code = code_of(path)
+    steps = ("found(", "Evidence(", "experiment.ablate(")
+    first = [next(i for i, cell in enumerate(code) if step in cell) for step in steps]
+    assert first == sorted(first)
+    training = [cell for cell in code if "experiment.ablate(" in cell or "experiment.run(" in cell]
+    assert len(training) == 1  # what was asked for, and nothing else
+
+
+def test_no_name_is_used_for_two_things(path):
+    """So that cells can be run again in any order."""
+    named = [name for cell in code_of(path) for name in assigned(cell)]
+    assert sorted(name for name in set(named) if named.count(name) > 1) == []
+
+
+def assigned(cell: str) -> set[str]:
+    """The names that a cell gives a value to, but for those of its functions and the variables of its loops."""
+    names, todo = set(), list(ast.parse(cell).body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, (ast.FunctionDef, ast.Lambda, ast.ClassDef)):
+            continue
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            parts = [part for target in targets for part in ast.walk(target)]
+            names |= {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+        todo += ast.iter_child_nodes(node)
+    return names
 
 
 def test_student_copies_have_no_solution_and_no_output(path, tmp_path):

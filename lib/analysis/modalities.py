@@ -1,13 +1,17 @@
 """Looking inside posts: what decides them, and whether a model notices a picture that is another post's."""
 
 from collections.abc import Mapping, Sequence
-from copy import copy
+from copy import copy, deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from lib import predict
+from lib.corpora.iconworld.draw import Scene
+from lib.corpora.iconworld.entities import EVIDENCE, TYPE_SHOWN
+from lib.corpora.types import Picture
 from lib.encoders.cache import Features
 from lib.metrics import entities
 from lib.precision import device
@@ -61,6 +65,44 @@ def exchanged(split: Split) -> Split:
     positions[present] = np.roll(positions[present], -1, axis=0)
     other.features = Features(features.rows, positions)
     return other
+
+
+def overruled(predictor, test: Split, masks: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """F1 on the test posts and on those of each mask, with CM's verdict as learned, and with another in its place:
+    every picture is its post's own (p = 1), or none is (p = 0)."""
+    rows = [{"CM": "as learned", **f1_by_kind(predictor.predictions, masks)}]
+    for name, push in {"p = 1": 99, "p = 0": -99}.items():
+        model = deepcopy(predictor.model).to(device())
+        model.W_m.bias.data[1] += push
+        rows.append({"CM": name, **f1_by_kind(tagging.predict(model, test), masks)})
+    return pd.DataFrame(rows)
+
+
+def ambiguous_post(data: TaggingData, among: Sequence[int]) -> int:
+    """Of some test posts the first with one name of three possible types and words that say where and with whom; the
+    first of all where nobody knows that."""
+    facts = data.corpus.test.facts if groups(data) else None
+    return next((i for i in among if facts and _is_open(facts(i))), among[0])
+
+
+def _is_open(facts) -> bool:
+    return len(facts.mentions) == 1 and len(facts.mentions[0].candidates) == 3 and bool(facts.place and facts.companion)
+
+
+def other_pictures(data: TaggingData, post: int, pictures: Sequence[Picture]) -> dict[str, Picture]:
+    """Pictures for a test post's words, by what they show. On IconWorld its own with another thing in it, one for each
+    type, and another post's; elsewhere its own and those of the next posts that have one."""
+    others = [picture for picture in [*pictures[post + 1 :], *pictures[:post]] if picture is not None]
+    if not groups(data):
+        return {"its own": pictures[post], **{f"another {i + 1}": other for i, other in enumerate(others[:4])}}
+    changed = {f"something of {kind}": showing(pictures[post], things[0]) for kind, things in EVIDENCE.items()}
+    return {**changed, "another post's": others[0]}
+
+
+def showing(scene: Scene, noun: str) -> Scene:
+    """The same picture, but for what shows a name: there `noun` is drawn, in the same colour and place."""
+    things = [replace(thing, noun=noun) if thing.noun in TYPE_SHOWN else thing for thing in scene.objects]
+    return replace(scene, objects=tuple(things))
 
 
 def auc(scores: Sequence[float], positive: Sequence[bool]) -> float:

@@ -248,12 +248,14 @@ def dots(
     main: str,
     claimed: pd.DataFrame | None = None,
     limits: Mapping[str, float] | None = None,
+    share: bool = False,
 ) -> plt.Figure:
     """One panel a metric: a dot a variant with its std over seeds, `main` in colour; published numbers as diamonds, a
-    limit as a line."""
+    limit as a line; `share` gives all panels one scale."""
     rows = list(dict.fromkeys(runs["variant"]))[::-1]
-    figure, panels = plt.subplots(1, len(metrics), figsize=(3.6 * len(metrics) + 3, 0.36 * len(rows) + 1.6),
-                                  sharey=True, squeeze=False, layout="constrained")  # fmt: skip
+    size = (min(3.6, 9 / len(metrics)) * len(metrics) + 3, 0.36 * len(rows) + 1.6)
+    options = dict(figsize=size, sharex=share, sharey=True, squeeze=False, layout="constrained")
+    figure, panels = plt.subplots(1, len(metrics), **options)
     for axes, metric in zip(panels[0], metrics, strict=True):
         found = runs.groupby("variant")[metric].agg(["mean", "std"]).reindex(rows).fillna(0)
         colours = [RIGHT if name == main else "#4c72b0" for name in rows]
@@ -304,4 +306,50 @@ def gaps(table: pd.DataFrame, columns: Sequence[str], title: str, x: str) -> plt
     axes.set(yticks=rows, yticklabels=table.iloc[:, 0], xlabel=x, ylim=(-0.6, len(table) - 0.4))
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
     figure.suptitle(title, fontweight="bold")
+
+
+def two_histograms(values: pd.DataFrame, x: str, hue: str, title: str) -> plt.Figure:
+    """Two groups of values between 0 and 1, each as shares of its own number."""
+    figure, axes = plt.subplots(figsize=(7, 3.2))
+    options = dict(stat="probability", common_norm=False, multiple="dodge", shrink=0.85, palette=[RIGHT, WRONG])
+    sns.histplot(values, x=x, hue=hue, bins=np.linspace(0, 1, 11), ax=axes, **options)
+    axes.set(title=title, xlabel=x, ylabel="share of them", xlim=(0, 1))
+    sns.move_legend(axes, "upper center", title=None, frameon=False)
+    return figure
+
+
+def counts(table: pd.DataFrame, title: str, x: str, y: str) -> plt.Figure:
+    """A table of whole numbers as a shaded grid; the diagonal keeps its numbers and leaves the shade to the others."""
+    figure, axes = plt.subplots(figsize=(0.8 * table.shape[1] + 1.6, 0.5 * table.shape[0] + 1.2))
+    shade = table.where(~np.eye(*table.shape, dtype=bool), 0)
+    options = dict(annot=table, fmt="d", cmap="Reds", cbar=False, linewidths=1, vmin=0, ax=axes)
+    sns.heatmap(shade, vmax=2.5 * max(1, shade.to_numpy().max()), **options)
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.tick_params(axis="y", rotation=0)
+    return figure
+
+
+def two_streams(picture: Picture, sentence: str, answer: str) -> plt.Figure:
+    """How MAF reads a post, text and picture side by side, as in the paper."""
+    figure, axes = plt.subplots(figsize=(11, 3.4))
+    axes.axis("off")
+    axes.set(xlim=(0, 11), ylim=(0, 3.4), aspect="equal")
+    axes.imshow(open_picture(picture), extent=(0.2, 1.5, 0.1, 1.4))
+    axes.text(0.85, 2.6, textwrap.fill(sentence, 16), ha="center", va="center", fontsize=10, style="italic")
+    boxes = {"BERT": (2.7, 2.6), "ResNet:\nregions U": (2.7, 0.75), "attention:\ntext asks\npicture": (4.7, 0.75),
+             "CM: p, do\nthey match?": (6.6, 0.75), "gate g,\nword by word": (8.9, 0.75), "[H ; g · V′]": (8.9, 2.6),
+             "CRF": (10.4, 2.6)}  # fmt: skip
+    for name, (x, y) in boxes.items():
+        box = {"boxstyle": "round,pad=0.45", "facecolor": "#d9efe2" if name[:2] in ("CM", "ga") else "#dbe7f1", "lw": 0}
+        axes.text(x, y, name, ha="center", va="center", fontsize=10, bbox=box, zorder=3)
+    arrows = {"": ((1.65, 2.6), (2.25, 2.6)), " ": ((1.65, 0.75), (2.1, 0.75)), "H": ((3.15, 2.6), (8.2, 2.6)),
+              "U": ((3.3, 0.75), (4.1, 0.75)), "  ": ((3.1, 2.35), (4.4, 1.3)), "V": ((5.3, 0.75), (5.9, 0.75)),
+              "V′ = p V": ((7.3, 0.75), (8.15, 0.75)), "   ": ((8.9, 1.2), (8.9, 2.3)),
+              "    ": ((9.6, 2.6), (10.05, 2.6)), "     ": ((10.4, 2.3), (10.4, 1.5))}  # fmt: skip
+    for name, (start, end) in arrows.items():
+        _arrow(axes, start, end)
+        axes.text((start[0] + end[0]) / 2, start[1] + 0.12, name, ha="center", fontsize=9)
+    axes.plot([2.7, 2.7], [1.25, 2.3], ls=":", color=RIGHT, lw=2)
+    axes.text(2.62, 1.75, "CA: pull\ntogether", ha="right", va="center", fontsize=9, color=RIGHT)
+    axes.text(10.4, 1.1, textwrap.fill(answer, 16), ha="center", va="center", fontsize=9, fontweight="bold")
     return figure
