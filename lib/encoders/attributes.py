@@ -1,7 +1,8 @@
 """Image wordings, second part: attributes, words for what a picture shows (Wang et al. 2020).
 
-Three sources behind one interface, `source(posts) -> [words of each post]`: the posts' own file (FromFile), the likeliest
-classes of a pretrained network (ClassNames), and a predictor trained on captions (lib.tasks.attributes.Predicted).
+Three sources behind one interface, `source(posts) -> [words of each post]`: the posts' own file (FromFile), the
+likeliest classes of a pretrained network (ClassNames), and a predictor trained on captions
+(lib.tasks.attributes.Predicted).
 """
 
 from collections import Counter
@@ -58,7 +59,7 @@ class ClassNames(ImageEncoder):
 
 @cache
 def noun_or_adjective(word: str) -> str | None:
-    """The base form of an English word which by itself is most likely a noun or an adjective ("dogs": dog); else None."""
+    """The base form of an English word that by itself is most likely a noun or an adjective ("dogs": dog), or None."""
     lemma, tag = _tagger().analyze(word)
     return lemma.lower() if tag.startswith(NOUN_OR_ADJECTIVE) else None
 

@@ -88,17 +88,17 @@ CHOICES = {
     "frozen": ("classifier", "encoder"),
 }
 PROFILES = {
-    "smoke": dict(epochs=8, batch_size=32, learning_rate=4e-3, clip=5.0, train_limit=800, image_size=128)
-    | dict(word_dim=64, dim=64, text_layers=1, head_dim=32, beams=5),
+    "smoke": dict(epochs=6, batch_size=32, learning_rate=4e-3, clip=5.0, train_limit=800, image_size=128)
+    | dict(word_dim=64, dim=64, text_layers=1, head_dim=32, beams=5, precision="fp32"),
     "small": dict(epochs=12, batch_size=64, learning_rate=2e-3, clip=5.0, image_size=128)
-    | dict(word_dim=128, dim=128, text_layers=1, head_dim=64),
+    | dict(word_dim=128, dim=128, text_layers=1, head_dim=64, precision="fp32"),
     "paper": dict(epochs=15, batch_size=64, learning_rate=1e-3, clip=5.0),
 }
 TEXT, PLAIN = dict(image=False, wordings=()), dict(wordings=())
 CLS, GEN = dict(generator=False), dict(classifier=False)
 SECOND = dict(stage=2, epochs=5, learning_rate=1e-4, a=0.5, b=0.5)
 # What a second stage decides for itself; all else is its parent's too.
-OWN = {*SECOND, "top_k", "beta", "frozen", "gamma", "schedule", "warmup", "patience", "evaluate_every", "longest_phrase"}
+OWN = {*SECOND, "top_k", "beta", "frozen", "gamma", "schedule", "warmup", "patience", "evaluate_every"}
 PASSED = tuple(field.name for field in fields(Settings) if field.name not in OWN)
 # Each habit with the place where the released code has it:
 RELEASED = dict(
@@ -238,7 +238,8 @@ class Predictor:
     def _chosen(self, memory) -> pd.DataFrame:
         score, best = memory.scores[0].softmax(0).topk(min(5, len(self.context["phrases"])))
         phrases = [self.context["phrases"][i] for i in best.tolist()]
-        return pd.DataFrame({"phrase": phrases, "score": score.tolist(), **dict.fromkeys(SHARES[:3], 0.0), SHARES[3]: 1})
+        shares = dict.fromkeys(SHARES, 0.0) | {"classifier": 1.0}
+        return pd.DataFrame({"phrase": phrases, "score": score.tolist(), **shares})
 
     @torch.no_grad()
     def _written(self, memory, split: Split) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import numpy as np
 
 from lib.names import require_known
 
-PAPERS = ("vse", "maf")  # modules of lib.papers
+PAPERS = ("vse", "maf", "cmkp")  # modules of lib.papers
 
 
 @dataclass(frozen=True)

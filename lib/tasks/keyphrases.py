@@ -1,4 +1,4 @@
-"""Keyphrases of posts (CMKP): a training pair of each post and keyphrase, one list of predicted phrases of each post."""
+"""Keyphrases of posts (CMKP): a training pair of each post and keyphrase, a list of predicted phrases of each post."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
