@@ -102,7 +102,8 @@ class CMKP(nn.Module):
         self.attend = AdditiveAttention(d, d, d)
         if s.merge_context:
             self.W_c = nn.Linear(2 * d, d)
-        self.w = nn.Linear(word + 2 * d, 1)
+        if s.copy:
+            self.w = nn.Linear(word + 2 * d, 1)
         self.W_h = nn.Linear((word if s.word_in_output else 0) + 2 * d, d)
         self.W_o = nn.Linear(d, self.size)
 
@@ -265,7 +266,8 @@ class Block(nn.Module):
     def __init__(self, d: int, heads: int, head_dim: int, dropout: float):
         super().__init__()
         self.heads = heads
-        self.W_q, self.W_k, self.W_v = (nn.Linear(d, heads * head_dim) for _ in range(3))
+        self.W_q, self.W_v = nn.Linear(d, heads * head_dim), nn.Linear(d, heads * head_dim)
+        self.W_k = nn.Linear(d, heads * head_dim, bias=False)  # a bias would change no softmax
         self.W_o = nn.Linear(heads * head_dim, d)
         self.network = nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d))
         self.norm_attended, self.norm_out = nn.LayerNorm(d), nn.LayerNorm(d)
@@ -274,7 +276,7 @@ class Block(nn.Module):
     def forward(self, q: Tensor, memory: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         W_k, W_v = (W.weight.unflatten(0, (self.heads, -1)) for W in (self.W_k, self.W_v))  # (h, k, d)
         Q = self.W_q(q).unflatten(-1, (self.heads, -1))  # (B, h, k)
-        asking = torch.einsum("bhk,hkd->bhd", Q, W_k) / sqrt(Q.shape[-1])  # a bias of W_k would change no softmax
+        asking = torch.einsum("bhk,hkd->bhd", Q, W_k) / sqrt(Q.shape[-1])
         scores = (asking @ memory.transpose(1, 2)).float()  # (B, h, R)
         weights = scores.masked_fill(~mask[:, None], NEVER).softmax(-1)
         gathered = self.drop(weights).to(memory.dtype) @ memory  # (B, h, d)
