@@ -76,6 +76,13 @@ def new_encoder(name: str, layers: int | None = None) -> nn.Module:
         return AutoModel.from_config(config, dtype=torch.float32)
 
 
+def last_states(encoder: nn.Module, pieces: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The encoder's last states [B, T, width] of `pieces` [B, T], of which those of `mask` [B, T] are real."""
+    if encoder.config._attn_implementation == "sdpa":  # as it will be used: given less, transformers waits for a GPU to
+        mask = mask[:, None, None]  # tell whether anything is padded, (B, 1, 1, T)
+    return encoder(input_ids=pieces, attention_mask=mask).last_hidden_state
+
+
 def _loaded(kind, name: str, **options):
     try:
         return kind.from_pretrained(_where(name), **options)

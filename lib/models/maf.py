@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from lib.encoders.text import last_states
 from lib.layers.attention import CrossAttention
 from lib.layers.crf import LinearChainCRF
 from lib.layers.distributed import gather
@@ -82,7 +83,7 @@ class MAF(nn.Module):
 
     def encode(self, pieces, mask, image, present, **_) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """H (B, T, d), the regions U (B, R, d), and what each piece sees of them, V (B, T, d)."""
-        H = self.drop(self.text(input_ids=pieces, attention_mask=mask).last_hidden_state)
+        H = self.drop(last_states(self.text, pieces, mask))
         if not self.settings.image:
             return H, None, None
         U = torch.where(present[:, None, None], self.W_u(image), self.missing.to(H.dtype))

@@ -144,4 +144,4 @@ class Predictor:
         return {**pictures, **self.reader.batch(windows, s.longest if s.pad_pairs else None)}
 
 
-PAPER = Paper("maf", Settings, PROFILES, VARIANTS, task, build, initialise, Predictor)
+PAPER = Paper("maf", Settings, PROFILES, VARIANTS, task, build, initialise, Predictor, main="full")

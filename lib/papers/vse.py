@@ -166,4 +166,4 @@ class Predictor:
         return normalize(self.model.encode_images(self.encoder.encode(shown)).mean(0), dim=0)
 
 
-PAPER = Paper("vse", Settings, PROFILES, VARIANTS, task, build, initialise, Predictor)
+PAPER = Paper("vse", Settings, PROFILES, VARIANTS, task, build, initialise, Predictor, main="best")

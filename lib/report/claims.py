@@ -191,7 +191,8 @@ def _none(ours: Estimate, needed: int) -> Verdict:
 # ---- all claims of a paper ----
 
 
-ABOUT = ("row", "variant", "source", "sure", "setting", "runs", "within")  # of a published row; the rest are metrics
+# Of a published row; the rest are metrics.
+ABOUT = ("row", "variant", "source", "sure", "setting", "runs", "within", "matters")
 
 
 def judge_numbers(
@@ -216,6 +217,7 @@ def _number_row(paper: str, corpus: str, claim: dict, metric: str, ours: np.ndar
     options = dict(differs=differs, needed=seeds_needed(paper, corpus), **known)
     verdict = number_verdict(ours, claim[metric], margin(paper, metric), **options)
     about = {name: claim[name] for name in ("row", "variant", "source", "sure")}
+    about["matters"] = metric in claim.get("matters", [])
     return dict(**about, metric=metric, published=claim[metric], **vars(verdict), differs=told(differs))
 
 
@@ -237,7 +239,8 @@ def judge_comparisons(
             shared = any(shared_parent(claim[side]) for side in ("above", "below") if side in claim)
             asked.append(_asked(paper, corpus, claim, metric, difference(above, below), shared))
             about = {name: claim.get(name, "") for name in ("claim", "above", "below", "source")}
-            rows.append(dict(**about, metric=named(metric)))
+            about |= dict(metric=named(metric), matters=named(metric) in claim.get("matters", []))
+            rows.append(about)
     verdicts = comparison_verdicts(asked, corpus)
     return pd.DataFrame([row | vars(verdict) for row, verdict in zip(rows, verdicts, strict=True)])
 

@@ -1,159 +1,54 @@
-"""Tables with mean ± std and the paper's numbers beside ours, their provenance, and the index of all reports."""
+"""The pages of the reports: what held and what did not, tables, figures, all runs and where they come from."""
 
 import json
-from collections import defaultdict
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 
 from lib.files import replacing, write_json
-from lib.report.claims import judge_comparisons, judge_numbers, published
-from lib.report.intervals import Score, score
+from lib.report.evidence import write_index
+from lib.report.shipping import ship
+from lib.report.tables import comparisons_table, judged_comparisons, judged_numbers, numbers_table, results_of
 from lib.run.experiment import NOT_DECIDING
 from lib.run.paper import find_paper
 from lib.run.provenance import provenance
-from lib.run.store import REPORTS, Result, keep_records, read
+from lib.run.store import REPORTS, keep_records, read
 
-
-def summary(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Runs, one row each -> one row a variant: `seeds`, and mean and std (over seeds, n - 1) of each metric."""
-    groups = runs.groupby("variant", sort=False)
-    columns = {("runs", "seeds"): groups.size(), ("runs", "seconds"): groups["seconds"].mean().round(1)}
-    for metric in metrics:
-        columns[metric, "mean"], columns[metric, "std"] = groups[metric].mean(), groups[metric].std()
-    return pd.DataFrame(columns)
-
-
-def ablation_table(runs: pd.DataFrame, paper: str, metrics: Sequence[str], dataset: str) -> pd.DataFrame:
-    """The table people read: a row a variant with "mean ± std", and beside it the published row, if there is one."""
-    means, claims = summary(runs, metrics), published(paper, dataset)
-    titles = {name: variant.title for name, variant in find_paper(paper).VARIANTS.items()}
-    rows = []
-    for name, row in means.iterrows():
-        ours = {metric: _plus_minus(row[metric]) for metric in metrics}
-        rows.append({"variant": titles[name], **ours, "seeds": int(row["runs", "seeds"])})
-        rows[-1] |= _paper_says(claims, name, metrics)
-        rows[-1]["seconds"] = row["runs", "seconds"]
-    return pd.DataFrame(rows).fillna("")
-
-
-def _plus_minus(cell: pd.Series) -> str:
-    return f"{cell['mean']:.1f}" if np.isnan(cell["std"]) else f"{cell['mean']:.1f} ± {cell['std']:.1f}"
-
-
-def _paper_says(claims: pd.DataFrame, variant: str, metrics: Sequence[str]) -> dict[str, str]:
-    if claims.empty or variant not in set(claims["variant"]):
-        return {"published": "–"} if not claims.empty else {}
-    mine = claims[claims["variant"] == variant]
-    return {"published": "; ".join(_one_line(claim.dropna(), metrics) for _, claim in mine.iterrows())}
-
-
-def _one_line(claim: pd.Series, metrics: Sequence[str]) -> str:
-    """A claim's numbers in the table's order: 18.0 / 40.9 / 55.0 | 12.5 / 37.0 / 51.5, a group for each first word of
-    longer names."""
-    groups = defaultdict(list)
-    for metric in metrics:
-        if metric in claim and not metric.endswith("median"):
-            groups[" ".join(metric.split()[:-1])].append(f"{claim[metric]:.1f}")
-    return " | ".join(" / ".join(values) for values in groups.values())
-
-
-def claims_table(runs: pd.DataFrame, paper: str, dataset: str) -> pd.DataFrame:
-    """Each published number beside ours: mean over seeds, 95 % prediction interval of another run, verdict, setting."""
-
-    def values(variant: str, metric: str) -> list[float]:
-        tested = [result.scores["test"] for result in _results(runs, variant)]
-        return [scores[metric] for scores in tested if metric in scores]
-
-    def settings(variant: str) -> Mapping:
-        result = _results(runs, variant)[0]
-        return result.settings or result.identity["settings"]
-
-    judged = judge_numbers(paper, dataset, values, settings)
-    if judged.empty:
-        return judged
-    shown = dict(claim=judged["row"], metric=judged["metric"], published=judged["published"])
-    shown |= {"ours": judged["value"].map("{:.1f}".format), "95 % interval": _ranges(judged), "verdict": judged["text"]}
-    shown |= {"differs": judged["differs"], "source": judged["source"], "we know it from": judged["sure"]}
-    return pd.DataFrame(shown)
-
-
-def comparisons_table(runs: pd.DataFrame, paper: str, dataset: str) -> pd.DataFrame:
-    """Each "A is better than B" of the paper beside ours: the difference, its interval over seeds and test units at
-    Holm's level, p-values as they are and as adjusted, the verdict."""
-    found = find_paper(paper)
-    task = found.task(found.Settings())
-
-    def scored(variant: str, metric: str) -> Score | None:
-        results = _results(runs, variant)
-        if not results:
-            return None
-        if metric.rpartition("/")[2] not in task.metrics:  # no function of sums over units
-            return Score(np.array([result.scores["test"][metric] for result in results]))
-        return score(np.stack([result.statistics(metric) for result in results]), partial(task.combine, metric))
-
-    def shared_parent(variant: str) -> bool:
-        return found.VARIANTS[variant].shared
-
-    judged = judge_comparisons(paper, dataset, scored, shared_parent)
-    if judged.empty:
-        return judged
-    shown = dict(claim=judged["claim"], metric=judged["metric"], difference=judged["value"].map("{:+.1f}".format))
-    shown |= {"interval": _ranges(judged, "+"), "p": judged["p"], "p, Holm": judged["adjusted"]}
-    return pd.DataFrame(shown | {"verdict": judged["text"], "source": judged["source"]})
-
-
-def _ranges(judged: pd.DataFrame, sign: str = "") -> list[str]:
-    return [f"{low:{sign}.1f} to {high:{sign}.1f}" for low, high in zip(judged["low"], judged["high"], strict=True)]
-
-
-def _results(runs: pd.DataFrame, variant: str) -> list[Result]:
-    mine = runs[runs["variant"] == variant].sort_values("seed")
-    return [read(Path(folder)) for folder in mine["folder"]]
-
-
-def ingredients_table(runs: pd.DataFrame, paper: str, whole: str, metrics: Sequence[str]) -> pd.DataFrame:
-    """Dev scores of `whole` and of its relatives, mean ± std over seeds, with the difference in the first metric."""
-    dev = pd.DataFrame([read(Path(folder)).scores["dev"] for folder in runs["folder"]], index=runs.index)
-    means = summary(runs[["variant", "seed", "seconds"]].assign(**dev), metrics)
-    titles = {name: variant.title for name, variant in find_paper(paper).VARIANTS.items()}
-    change = means[metrics[0], "mean"] - means.loc[whole, (metrics[0], "mean")]
-    columns = {"variant": [titles[name] for name in means.index], f"change in dev {metrics[0]}": change.to_numpy()}
-    columns |= {f"dev {metric}": [_plus_minus(row) for _, row in means[metric].iterrows()] for metric in metrics}
-    seconds = means["runs", "seconds"].to_numpy()
-    return pd.DataFrame({**columns, "seeds": means["runs", "seeds"].to_numpy(), "seconds": seconds})
-
-
-KEPT_PROFILES = ("small", "paper", "original")
+KEPT_PROFILES = ("small", "paper", "original")  # those that are meant for a report
+SAID = {"holds": "Held", "no worse": "No worse, as claimed", "agrees": "Agrees with what is published",
+        "higher": "Higher than published", "lower": "Lower than published", "does not hold": "Did not hold",
+        "not told apart": "Not told apart", "no verdict": "No verdict"}  # fmt: skip
 
 
 class Report:
-    """A folder `reports/<dataset>/<paper>/` of tables, figures and the provenance of both.
+    """A folder `reports/<corpus>/<paper>/` of tables, figures, verdicts, records of runs, and the provenance of all.
 
-    Only a profile that is meant for a report writes one, and only if it is not `limited` to a part of the data; any
-    other writes to `reports/smoke/`, which is not kept.
+    `runs` are rows of `experiment.ablate`, `parameters` the notebook's. Only a profile that is meant for a report
+    writes one, and only if it is not limited to a part of the data; any other writes to `reports/smoke/`, which is not
+    kept.
     """
 
-    def __init__(self, paper: str, dataset: str, profile: str, limited: bool = False, root: Path = REPORTS):
-        self.paper, self.dataset, self.profile = paper, dataset, profile
-        self.root = root
-        self.keeps = profile in KEPT_PROFILES and not limited
-        self.folder = root / ("" if self.keeps else "smoke") / dataset / paper
+    def __init__(self, paper: str, runs: pd.DataFrame, parameters: Mapping, root: Path = REPORTS):
+        self.paper, self.runs, self.parameters, self.root = paper, runs, dict(parameters), root
+        self.dataset, self.profile = parameters["dataset"], parameters["profile"]
+        self.keeps = self.profile in KEPT_PROFILES and parameters.get("train_limit") is None
+        self.folder = root / ("" if self.keeps else "smoke") / self.dataset / paper
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.numbers = judged_numbers(runs, paper, self.dataset)
+        self.comparisons = judged_comparisons(runs, paper, self.dataset)
         self.page = []  # Markdown, in the order of the notebook
 
-    def table(self, name: str, title: str, table: pd.DataFrame, digits: int = 1) -> None:
-        """Write `name`.csv, and the table on the report's page; an empty one is left out."""
-        if table.empty:
-            return
-        with self._file(f"{name}.csv") as path:
-            table.to_csv(path, index=False, float_format=f"%.{digits + 2}f")
-        self.page += [f"## {title}", table.to_markdown(index=False, floatfmt=f".{digits}f")]
+    def table(self, name: str, title: str, table: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
+        """Write `name`.csv, and the table on the report's page; an empty one is left out. Returns it."""
+        if not table.empty:
+            with self._file(f"{name}.csv") as path:
+                table.to_csv(path, index=False, float_format=f"%.{digits + 2}f")
+            self.page += [f"## {title}", table.to_markdown(index=False, floatfmt=f".{digits}f")]
+        return table
 
     def figure(self, name: str, title: str, figure: plt.Figure) -> None:
         """Write `name`.png, and show it on the report's page."""
@@ -164,30 +59,70 @@ class Report:
     def _file(self, name: str) -> AbstractContextManager[Path]:
         return replacing(self.folder / name)
 
-    def finish(self, runs: pd.DataFrame, parameters: Mapping, deviations: Sequence[str], headline: str) -> None:
-        """Write the page, the runs one by one, their records, the provenance, and this report's line in the index.
+    def finish(self, deviations: Sequence[str], why: Sequence[str] = ()) -> None:
+        """Write the verdicts, the page, the provenance and, of a report that is kept, the records of its runs, the
+        trained model and its lines in the index. `deviations` says where this differs from the paper, `why` what the
+        verdicts come from, a sentence each."""
+        for name, judged in {"numbers": self.numbers, "comparisons": self.comparisons}.items():
+            if not judged.empty:
+                with self._file(f"{name}.csv") as path:
+                    judged.to_csv(path, index=False)
+        write_json(self.folder / "provenance.json", self._provenance(deviations))
+        if self.keeps:
+            keep_records([read(Path(folder)) for folder in self.runs["folder"].unique()], self.folder / "records")
+            self._ship()
+        sections = [*self._opening(why), *self.page, *self._folded(deviations)]
+        with replacing(self.folder / "README.md") as path:
+            path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+        if self.keeps:
+            write_index(self.root)
 
-        `deviations` says where this differs from the paper; `headline` is one sentence with the main number.
-        """
-        self.table("runs", "Every run", runs.drop(columns="folder"), digits=2)
-        results = [read(Path(folder)) for folder in runs["folder"]]
-        content = {
-            **{"paper": self.paper, "dataset": self.dataset, "profile": self.profile, "headline": headline},
-            "parameters": {name: value for name, value in parameters.items() if name not in NOT_DECIDING},
+    def _ship(self) -> None:
+        """On IconWorld the main variant's seed that is best on dev, if its weights are here."""
+        main, mine = find_paper(self.paper).main, []
+        if self.dataset.startswith("iconworld") and self.profile == "small":
+            mine = [result for result in results_of(self.runs, self.paper, main) if result.has_weights]
+        if mine:
+            task = find_paper(self.paper).task(find_paper(self.paper).Settings())
+            sign = 1 if task.mode == "max" else -1
+            ship(max(mine, key=lambda one: sign * one.scores["dev"][task.monitor]), self.folder / "model")
+
+    def _provenance(self, deviations: Sequence[str]) -> dict:
+        results = [read(Path(folder)) for folder in self.runs["folder"].unique()]
+        return {
+            **{"paper": self.paper, "dataset": self.dataset, "profile": self.profile, "command": self.command()},
+            "parameters": {name: value for name, value in self.parameters.items() if name not in NOT_DECIDING},
             "deviations": list(deviations),
             "runs": {result.folder.name: result.provenance | {"identity": result.identity} for result in results},
-            "data": results[0].identity["data"],
+            "hours": round(sum(result.seconds for result in results) / 3600, 2),
             "report": provenance(),
         }
-        write_json(self.folder / "provenance.json", content)
+
+    def command(self) -> str:
+        """What makes this report again."""
+        said = {name: value for name, value in self.parameters.items() if value is not None}
+        said |= {"data_dir": "…"} if "data_dir" in said else {}
+        lists = {name: value for name, value in said.items() if isinstance(value, list)}
+        plain = [f"-p {name} {shlex.quote(str(value))}" for name, value in said.items() if name not in lists]
+        return " ".join([f"papermill notebooks/{self.paper}.ipynb out.ipynb", *plain,
+                         *([f"-y {shlex.quote(json.dumps(lists))}"] if lists else [])])  # fmt: skip
+
+    def _opening(self, why: Sequence[str]) -> list[str]:
+        judged = pd.concat([self.numbers.assign(claim=self.numbers.get("row")), self.comparisons])
+        words = [word for word in SAID if len(judged) and (judged["word"] == word).any()]
+        lines = [f"- **{SAID[word]}**: {_told(judged[judged['word'] == word])}." for word in words]
+        tables = {"Published beside ours": numbers_table(self.numbers)}
+        tables["What should beat what"] = comparisons_table(self.comparisons)
+        shown = [f"## {title}\n\n{table.to_markdown(index=False)}" for title, table in tables.items() if len(table)]
+        return [f"# {self.paper.upper()} on {self.dataset}, profile {self.profile}", "\n".join(lines), *why, *shown]
+
+    def _folded(self, deviations: Sequence[str]) -> list[str]:
+        runs = self.runs.drop(columns="folder").to_markdown(index=False, floatfmt=".2f")
         differs = "\n".join(f"- {line}" for line in deviations)
-        title = f"# {self.paper.upper()} on {self.dataset}, profile {self.profile}"
-        foot = ["## Where this differs from the paper", differs, "## Provenance", self.provenance_line()]
-        with replacing(self.folder / "README.md") as path:
-            path.write_text("\n\n".join([title, headline, *self.page, *foot]) + "\n", encoding="utf-8")
-        if self.keeps:
-            keep_records(results, self.folder / "records")
-        index(self.root)
+        where = f"{self.provenance_line()}\n\n```sh\n{self.command()}\n```\n\n"
+        where += "Settings, code, packages and hardware of every run: [provenance.json](provenance.json)."
+        parts = {"Where this differs from the paper": differs, "Every run": runs, "Provenance": where}
+        return [f"<details><summary>{title}</summary>\n\n{text}\n\n</details>" for title, text in parts.items()]
 
     def provenance_line(self) -> str:
         """One line for the foot of a table in a notebook."""
@@ -196,24 +131,7 @@ class Report:
         return f"commit {now['commit']} · {packages} · {now['hardware']} · {now['time']}"
 
 
-def index(root: Path = REPORTS) -> None:
-    """Write `README.md` of the reports' folder: every report with its headline, from what lies there."""
-    rows = []
-    for path in sorted(root.glob("*/*/provenance.json")):  # smoke runs lie deeper
-        said = json.loads(path.read_text(encoding="utf-8"))
-        folder = path.parent.relative_to(root).as_posix()
-        commit = said["report"]["commit"]
-        rows.append(f"| [{folder}]({folder}/README.md) | {said['profile']} | {said['headline']} | {commit} |")
-    lines = [
-        "# Reports",
-        "",
-        "Written by the notebooks, run by papermill with the data set's parameters. Each folder holds the ablation",
-        "table, every run, the published claims with verdicts, figures, the tables as CSV, and `provenance.json`.",
-        "What `make reports` writes lies in `smoke/`: it shows that all of it works, and is not kept.",
-        "",
-        "| report | profile | in one sentence | commit |",
-        "|---|---|---|---|",
-        *rows,
-    ]
-    with replacing(root / "README.md") as path:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+def _told(judged: pd.DataFrame) -> str:
+    """The claims of one verdict on one line, each once with its metrics."""
+    grouped = judged.groupby("claim", sort=False)["metric"].agg(", ".join)
+    return "; ".join(f"{claim} ({metrics})" for claim, metrics in grouped.items())

@@ -1,7 +1,9 @@
 """`python -m lib.run PAPER VARIANT SEED [--name value …]`: train one run, and first what it needs.
 
 `--profile` and every setting of the paper can be given, values as JSON or plain text; `--folder` is where runs are
-kept. With `-` in place of the arguments, each line of the standard input is such a list of arguments, as JSON.
+kept, and `--records` a folder that gets a record of the run, such as reports/flickr8k/vse/records: so a report of many
+hours is made in pieces, and on several machines. With `-` in place of the arguments, each line of the standard input is
+such a list of arguments, as JSON.
 """
 
 import json
@@ -15,7 +17,7 @@ from threading import Thread
 
 from lib.run import experiment
 from lib.run.pool import DONE, FAILED
-from lib.run.store import RUNS
+from lib.run.store import RUNS, keep_records
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -53,8 +55,10 @@ def _end_with(caller: int) -> None:
 def _run(arguments: Sequence[str]) -> None:
     paper, variant, seed, *rest = arguments
     settings = _options(rest)
-    folder = Path(settings.pop("folder", RUNS))
+    folder, records = Path(settings.pop("folder", RUNS)), settings.pop("records", None)
     result = experiment.run(paper, variant, _seed(seed), settings, folder, log=_say)
+    if records:
+        keep_records([result], Path(records))
     _say(f"{paper} {variant} seed {seed}: {result.folder}")
 
 

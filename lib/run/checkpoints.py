@@ -96,7 +96,8 @@ class Checkpoints:
 
 def remove_checkpoints(folder: Path) -> None:
     """Once the result is safe, nobody needs them."""
-    _remove([path for start in ("checkpoint-", UNFINISHED, DAMAGED) for path in folder.glob(f"{start}*")])
+    found = [path for start in ("checkpoint-", UNFINISHED, DAMAGED) for path in folder.glob(f"{start}*")]
+    _remove(path for path in found if path.is_dir())
 
 
 def _damage(folder: Path) -> str | None:

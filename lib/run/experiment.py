@@ -168,16 +168,16 @@ def make(
 ) -> Result:
     """The result of what is asked for, as `run` makes it."""
     store.remember(Path(folder))
-    parent = next((make(needed, folder, log, checkpoint_seconds) for needed in asked.needs[:1] if asked.parent), None)
-    for encoder in asked.encoders:
-        make(encoder, folder, log, checkpoint_seconds)
     target = store.home(folder, asked.paper, asked.name, asked.key)
-    target.mkdir(parents=True, exist_ok=True)
-    with _turn(target / "lock") as state, told_to(log):
-        if finished(target, log) is None:
-            if state.is_main_process:
-                log(f"{asked.paper} {asked.variant} seed {asked.seed}")
-            _train(asked, parent, target, state, _both(log, target, asked), checkpoint_seconds)
+    if finished(target, log) is None:
+        made = {needed.key: make(needed, folder, log, checkpoint_seconds) for needed in asked.needs}
+        target.mkdir(parents=True, exist_ok=True)
+        with _turn(target / "lock") as state:
+            if finished(target, lambda line: None) is None:  # nor has another process finished it meanwhile
+                if state.is_main_process:
+                    log(f"{asked.paper} {asked.variant} seed {asked.seed}")
+                parent = made[asked.parent.key] if asked.parent else None
+                _train(asked, parent, target, state, _both(log, target, asked), checkpoint_seconds)
     return store.read(target, asked.output)
 
 
@@ -306,10 +306,8 @@ def in_order(asked: Iterable[Run]) -> list[Run]:
 
 def _known(asked: Run, folder: Path) -> Result | None:
     """The finished run, or the record of it."""
-    place = store.home(folder, asked.paper, asked.name, asked.key)
-    here = finished(place, lambda line: None) if place.exists() else None
-    record = None if here else store.find_record(asked.paper, asked.key)
-    found = here.folder if here else record
+    here = finished(store.home(folder, asked.paper, asked.name, asked.key), lambda line: None)
+    found = here.folder if here else store.find_record(asked.paper, asked.key)
     return store.read(found, asked.output) if found else None
 
 

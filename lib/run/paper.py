@@ -95,6 +95,7 @@ class Paper:
     build: Callable
     initialise: Callable
     predictor: Callable
+    main: str = ""  # the variant that is the paper's own: its trained model is shown and shipped
 
 
 def find_paper(name: str) -> Paper:

@@ -69,6 +69,10 @@ class Result:
         """The model's weights by name. Raises FileNotFoundError for a record."""
         return load_file(self.folder / "model.safetensors")
 
+    def stored_settings(self) -> dict:
+        """All settings of the run by name, with its paper, variant and seed. Raises FileNotFoundError for a record."""
+        return json.loads((self.folder / "settings.json").read_text(encoding="utf-8"))
+
     @cached_property
     def context(self) -> dict:
         """What the model needs of its corpus."""
@@ -86,12 +90,17 @@ class Result:
 
         Raises KeyError for a metric that is no function of sums over units.
         """
-        name = metric if self.output is None else f"{self.output}:{metric}"
-        if name in self._arrays:
-            return self._arrays[name].astype(float)
-        group, _, rest = metric.partition("/")
-        mask = self._arrays[f"group {group}"]
-        return self.statistics(rest) * mask[:, None]
+        if (plain := self.without_group(metric)) == metric:
+            return self._arrays[self._stored(metric)].astype(float)
+        mask = self._arrays[f"group {metric.removesuffix(f'/{plain}')}"]
+        return self.statistics(plain) * mask[:, None]
+
+    def without_group(self, metric: str) -> str:
+        """The metric that "group/metric" is of some units; a name that is a metric itself stays as it is."""
+        return metric if self._stored(metric) in self._arrays else metric.partition("/")[2]
+
+    def _stored(self, metric: str) -> str:
+        return metric if self.output is None else f"{self.output}:{metric}"
 
 
 def predictions(folder: Path) -> dict:

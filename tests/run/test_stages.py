@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,6 +73,13 @@ def test_a_child_starts_from_its_parents_weights_and_context(tmp_path):
     assert child.context["seen"] == ["round/0.0/none", "wide/0.0/none"]
     assert all(torch.allclose(weight, child.weights()[name], atol=1e-6) for name, weight in parent.weights().items())
     assert {"critic", "fooling", "deep loss"} <= set(parent.history[0]) and "critic" not in child.history[0]
+
+
+def test_a_finished_child_asks_nobody_for_its_parent(tmp_path):
+    child = run(TOY, "norm", 0, QUICK, tmp_path, silent)
+    (parent,) = (tmp_path / TOY).glob("pretrain-*")
+    shutil.rmtree(parent)
+    assert run(TOY, "norm", 0, QUICK, tmp_path, silent) == child and not parent.exists()
 
 
 def test_the_smallest_error_is_the_best(tmp_path):

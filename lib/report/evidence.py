@@ -1,0 +1,121 @@
+"""Reports that were made, read again: what a notebook shows before anybody runs anything, and the index of all."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import Image, Markdown
+
+from lib.files import replacing
+from lib.run.store import REPORTS
+
+SIGNS = {"holds": "✔", "no worse": "✔", "agrees": "✔", "higher": "▲", "lower": "▼", "does not hold": "✘"}
+
+
+class Evidence:
+    """The report of a paper on a corpus, as it lies in `reports/`. Raises FileNotFoundError where there is none."""
+
+    def __init__(self, paper: str, dataset: str, root: Path = REPORTS):
+        self.folder = root / dataset / paper
+        self.story = json.loads((self.folder / "provenance.json").read_text(encoding="utf-8"))
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of its tables; empty where it has none of that name."""
+        path = self.folder / f"{name}.csv"
+        return pd.read_csv(path, keep_default_na=False) if path.exists() else pd.DataFrame()
+
+    def figure(self, name: str) -> Image:
+        """One of its figures."""
+        return Image(filename=str(self.folder / f"{name}.png"))
+
+    def verdicts(self, that_matter: bool = False) -> pd.DataFrame:
+        """Its judged numbers and comparisons, all or those that the pages open with: claim, metric, published, value,
+        low, high, text, differs, matters."""
+        kinds = {"numbers": "row", "comparisons": "claim"}
+        paths = {name: self.folder / f"{name}.csv" for name in kinds}
+        judged = [pd.read_csv(path).assign(kind=name).rename(columns={kinds[name]: "claim"})
+                  for name, path in paths.items() if path.exists()]  # fmt: skip
+        known = [table for table in judged if "word" in table]  # in reports of old the verdicts were texts only
+        verdicts = pd.concat(known, ignore_index=True) if known else pd.DataFrame(columns=["claim", "matters"])
+        return verdicts[verdicts["matters"].astype(bool)] if that_matter else verdicts
+
+    def provenance(self) -> Markdown:
+        """Where its numbers come from, for under a table."""
+        said, runs = self.story["report"], self.story["runs"]
+        command = self.story.get("command", "")
+        made = f"profile {self.story['profile']}, commit {said['commit']}, {said['time'][:10]}, {said['hardware']}"
+        return Markdown(f"*{len(runs)} runs, {made}. `{command}`*")
+
+
+def reports(root: Path = REPORTS) -> list[tuple[str, str]]:
+    """(corpus, paper) of every report; smoke runs lie deeper."""
+    return [(path.parent.parent.name, path.parent.name) for path in sorted(root.glob("*/*/provenance.json"))]
+
+
+def found(paper: str, most: int = 5, root: Path = REPORTS) -> Markdown:
+    """What all reports of a paper say of its claims that matter, a line each, drawn from them."""
+    rows = []
+    for dataset, name in reports(root):
+        if name == paper:
+            verdicts = Evidence(paper, dataset, root).verdicts(True).to_dict("records")
+            rows += [(row["word"] == "no verdict", _line(row, dataset)) for row in verdicts]
+    shown = [f"- {line}" for _, line in sorted(rows, key=lambda row: row[0])[:most]]
+    return Markdown("\n".join(shown) or "- No report yet: run this notebook with profile small.")
+
+
+def _line(row: dict, dataset: str) -> str:
+    """One verdict as a sentence."""
+    sign = SIGNS.get(row["word"], "○")
+    beside = f", published {row['published']:g}" if row["kind"] == "numbers" else ""
+    return f"{sign} **{row['claim']}**: {row['text']}. *{dataset}, {row['metric']} {_ours(row)}{beside}*"
+
+
+def _ours(row: dict) -> str:
+    """A mean over seeds, or a difference with its interval."""
+    if row["kind"] == "numbers":
+        return f"{row['value']:.1f}"
+    return f"{row['value']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f})"
+
+
+def that_matter(root: Path = REPORTS) -> pd.DataFrame:
+    """A row a claim that matters, over all reports."""
+    rows = []
+    for dataset, paper in reports(root):
+        evidence = Evidence(paper, dataset, root)
+        rows += [_index_row(row, dataset, paper, evidence.story) for row in evidence.verdicts(True).to_dict("records")]
+    return pd.DataFrame(rows).fillna("")
+
+
+def _index_row(row: dict, dataset: str, paper: str, story: dict) -> dict:
+    return {
+        "paper": paper,
+        "claim": f"{row['claim']}, {row['metric']}",
+        "data": f"[{dataset}]({dataset}/{paper}/README.md)",
+        "published": row.get("published", "") if row["kind"] == "numbers" else "above",
+        "ours": _ours(row),
+        "verdict": row["text"],
+        "what differs": row.get("differs", ""),
+        "core-hours": story.get("hours", ""),
+        "command": f"`{story.get('command', '')}`",
+    }
+
+
+def write_index(root: Path = REPORTS) -> None:
+    """Write `README.md` of the reports' folder, from what lies there."""
+    table = that_matter(root)
+    others = [f"- [{dataset}/{paper}]({dataset}/{paper}/README.md)" for dataset, paper in reports(root)]
+    lines = [
+        "# Reports",
+        "",
+        "Written by the notebooks with a profile that is meant for it. Each row is a claim and what was found; the",
+        "report behind it holds all its verdicts, tables, figures, every run and its provenance. What `make reports`",
+        "writes with profile `smoke` lies in `smoke/`: it shows that all of it works, and is not kept.",
+        "",
+        table.to_markdown(index=False) if len(table) else "No verdict yet.",
+        "",
+        "All reports:",
+        "",
+        *others,
+    ]
+    with replacing(root / "README.md") as path:
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")

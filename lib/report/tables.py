@@ -1,0 +1,139 @@
+"""Tables: mean ± std over seeds, the paper's numbers and comparisons beside ours with their verdicts."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib.report.claims import judge_comparisons, judge_numbers, published
+from lib.report.intervals import Score, score
+from lib.run.paper import find_paper
+from lib.run.store import Result, read
+
+
+def summary(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Runs, one row each -> one row a variant: `seeds`, and mean and std (over seeds, n - 1) of each metric."""
+    groups = runs.groupby("variant", sort=False)
+    columns = {("runs", "seeds"): groups.size(), ("runs", "seconds"): groups["seconds"].mean().round(1)}
+    for metric in metrics:
+        columns[metric, "mean"], columns[metric, "std"] = groups[metric].mean(), groups[metric].std()
+    return pd.DataFrame(columns)
+
+
+def ablation_table(runs: pd.DataFrame, paper: str, metrics: Sequence[str], dataset: str) -> pd.DataFrame:
+    """The table people read: a row a variant with "mean ± std", and beside it the published row, if there is one."""
+    means, claims = summary(runs, metrics), published(paper, dataset)
+    titles = {name: variant.title for name, variant in find_paper(paper).VARIANTS.items()}
+    rows = []
+    for name, row in means.iterrows():
+        ours = {metric: _plus_minus(row[metric]) for metric in metrics}
+        rows.append({"variant": titles[name], **ours, "seeds": int(row["runs", "seeds"])})
+        rows[-1] |= _paper_says(claims, name, metrics)
+        rows[-1]["seconds"] = row["runs", "seconds"]
+    return pd.DataFrame(rows).fillna("")
+
+
+def _plus_minus(cell: pd.Series) -> str:
+    return f"{cell['mean']:.1f}" if np.isnan(cell["std"]) else f"{cell['mean']:.1f} ± {cell['std']:.1f}"
+
+
+def _paper_says(claims: pd.DataFrame, variant: str, metrics: Sequence[str]) -> dict[str, str]:
+    if claims.empty or variant not in set(claims["variant"]):
+        return {"published": "–"} if not claims.empty else {}
+    mine = claims[claims["variant"] == variant]
+    return {"published": "; ".join(_one_line(claim.dropna(), metrics) for _, claim in mine.iterrows())}
+
+
+def _one_line(claim: pd.Series, metrics: Sequence[str]) -> str:
+    """A claim's numbers in the table's order: 18.0 / 40.9 / 55.0 | 12.5 / 37.0 / 51.5, a group for each first word of
+    longer names."""
+    groups = defaultdict(list)
+    for metric in metrics:
+        if metric in claim and not metric.endswith("median"):
+            groups[" ".join(metric.split()[:-1])].append(f"{claim[metric]:.1f}")
+    return " | ".join(" / ".join(values) for values in groups.values())
+
+
+def judged_numbers(runs: pd.DataFrame, paper: str, dataset: str) -> pd.DataFrame:
+    """Each number that the paper published on a corpus, judged by our runs: see `claims.judge_numbers`."""
+
+    def values(variant: str, metric: str) -> list[float]:
+        tested = [result.scores["test"] for result in results_of(runs, paper, variant)]
+        return [scores[metric] for scores in tested if metric in scores]
+
+    def settings(variant: str) -> Mapping:
+        result = results_of(runs, paper, variant)[0]
+        return result.settings or result.identity["settings"]
+
+    return judge_numbers(paper, dataset, values, settings)
+
+
+def judged_comparisons(runs: pd.DataFrame, paper: str, dataset: str) -> pd.DataFrame:
+    """Each "A is better than B" that can be judged by our runs: see `claims.judge_comparisons`."""
+    found = find_paper(paper)
+
+    def scored(variant: str, metric: str) -> Score | None:
+        if not (results := results_of(runs, paper, variant)):
+            return None
+        try:
+            sums = np.stack([result.statistics(metric) for result in results])
+        except KeyError:  # no function of sums over units
+            values = [result.scores["test"].get(metric) for result in results]
+            return Score(np.array(values)) if None not in values else None
+        task = found.task(found.Settings(**found.VARIANTS[variant].changes))
+        return score(sums, partial(task.combine, results[0].without_group(metric)))
+
+    def shared_parent(variant: str) -> bool:
+        return found.VARIANTS[variant].shared
+
+    return judge_comparisons(paper, dataset, scored, shared_parent)
+
+
+def numbers_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """Judged numbers as people read them: ours is a mean over seeds, beside the 95 % interval of another run."""
+    if judged.empty:
+        return judged
+    shown = dict(claim=judged["row"], metric=judged["metric"], published=judged["published"])
+    shown |= {"ours": judged["value"].map("{:.1f}".format), "95 % interval": _ranges(judged), "verdict": judged["text"]}
+    about = {"differs in": judged["differs"], "source": judged["source"], "known from": judged["sure"]}
+    return pd.DataFrame(shown | about)
+
+
+def comparisons_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """Judged comparisons as people read them: the difference, its interval over seeds and test units at the level at
+    which it was tested, p-values alone and among all comparisons (Holm), the verdict."""
+    if judged.empty:
+        return judged
+    shown = dict(claim=judged["claim"], metric=judged["metric"], difference=judged["value"].map("{:+.1f}".format))
+    shown |= {"interval": _ranges(judged, "+"), "p": _p(judged["p"]), "p, Holm": _p(judged["adjusted"])}
+    return pd.DataFrame(shown | {"verdict": judged["text"], "source": judged["source"]})
+
+
+def _p(values: pd.Series) -> list[str]:
+    return ["" if pd.isna(p) else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0") for p in values.astype(float)]
+
+
+def _ranges(judged: pd.DataFrame, sign: str = "") -> list[str]:
+    pairs = zip(judged["low"], judged["high"], strict=True)
+    return ["" if pd.isna(low) else f"{low:{sign}.1f} to {high:{sign}.1f}" for low, high in pairs]
+
+
+def results_of(runs: pd.DataFrame, paper: str, variant: str) -> list[Result]:
+    """The results of a variant's runs (rows of `experiment.ablate`), by seed."""
+    mine = runs[runs["variant"] == variant].sort_values("seed")
+    return [read(Path(folder), find_paper(paper).VARIANTS[variant].output) for folder in mine["folder"]]
+
+
+def ingredients_table(runs: pd.DataFrame, paper: str, whole: str, metrics: Sequence[str]) -> pd.DataFrame:
+    """Dev scores of `whole` and of its relatives, mean ± std over seeds, with the difference in the first metric."""
+    dev = pd.DataFrame([read(Path(folder)).scores["dev"] for folder in runs["folder"]], index=runs.index)
+    means = summary(runs[["variant", "seed", "seconds"]].assign(**dev), metrics)
+    titles = {name: variant.title for name, variant in find_paper(paper).VARIANTS.items()}
+    change = means[metrics[0], "mean"] - means.loc[whole, (metrics[0], "mean")]
+    columns = {"variant": [titles[name] for name in means.index], f"change in dev {metrics[0]}": change.to_numpy()}
+    columns |= {f"dev {metric}": [_plus_minus(row) for _, row in means[metric].iterrows()] for metric in metrics}
+    seconds = means["runs", "seconds"].to_numpy()
+    return pd.DataFrame({**columns, "seeds": means["runs", "seeds"].to_numpy(), "seconds": seconds})
