@@ -287,4 +287,4 @@ def predictor(model: torch.nn.Module, context: dict, settings: Settings, predict
     return kind(model, context, settings, predictions)
 
 
-PAPER = Paper("cmkp", Settings, PROFILES, VARIANTS, task, build, initialise, predictor)
+PAPER = Paper("cmkp", Settings, PROFILES, VARIANTS, task, build, initialise, predictor, main="full")
