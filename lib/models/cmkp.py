@@ -293,21 +293,19 @@ class M3H(nn.Module):
 
     def __init__(self, s):
         super().__init__()
-        there = {"text": True, "vision": s.image, "attributes": s.attributes != "none"}
-        self.branches = [branch for branch in s.branches if all(there[side] for side in branch.split("-"))]
         sizes = (s.dim, s.heads, s.head_dim, s.dropout)
         self.blocks = nn.ModuleDict({
-            branch: nn.ModuleList(Block(*sizes) for _ in range(s.blocks)) for branch in self.branches
+            branch: nn.ModuleList(Block(*sizes) for _ in range(s.blocks)) for branch in s.heard
         })  # fmt: skip
         self.W_f = nn.Linear(s.dim, s.dim) if s.fuse_linear else nn.Identity()
         self.pool = s.pool
 
     def forward(self, banks: dict[str, Bank]) -> tuple[Tensor, dict[str, Tensor]]:
         answers, looks = [], {}
-        for branch in self.branches:
+        for branch, blocks in self.blocks.items():
             asking, asked = branch.split("-")
             q = pooled(*banks[asking], self.pool)  # (B, d)
-            for block in self.blocks[branch]:
+            for block in blocks:
                 q, looks[branch] = block(q, *banks[asked])
             answers.append(q)
         return self.W_f(sum(answers)), looks

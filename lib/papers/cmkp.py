@@ -64,11 +64,18 @@ class Settings(KeyphraseSettings):
         if self.predicts == "keyphrases":
             self._check_parts()
 
+    @property
+    def heard(self) -> list[str]:
+        """The branches whose modalities are there."""
+        there = {"text": True, "vision": self.image, "attributes": self.attributes != "none"}
+        return [branch for branch in self.branches if all(there[side] for side in branch.split("-"))]
+
     def _check_parts(self) -> None:
         needs_picture = self.fusion in ("image", "image-attention", "co-attention")
         wrong = {
             "neither classifier nor generator": not (self.classifier or self.generator),
             f"fusion {self.fusion!r} without image": needs_picture and not self.image,
+            "fusion 'm3h' with nothing to ask": self.fusion == "m3h" and not self.heard,
             "fusion 'none' with a classifier": self.fusion == "none" and self.classifier,
             "fusion 'image' with a generator": self.fusion == "image" and self.generator,
             "b without a classifier": self.b > 0 and not self.classifier,

@@ -68,7 +68,7 @@ class Posts:
     """One split as its corpus has it, and what is read of its pictures: each once in the life of the caches."""
 
     def __init__(self, examples: Sequence[Post], settings: KeyphraseSettings, known: frozenset[str]):
-        self.examples, self.settings, self.known = list(examples), settings, known
+        self.examples, self.settings, self.known = examples, settings, known
 
     @cached_property
     def features(self) -> Features | None:
@@ -191,9 +191,8 @@ def load(settings: KeyphraseSettings) -> KeyphraseData:
 
 @lru_cache(maxsize=8)
 def _load(settings: KeyphraseSettings) -> KeyphraseData:
-    corpus = _corpus(settings.dataset, settings.data_dir, settings.train_limit)
-    known = ocr.words_of(corpus.train)
-    splits = {name: Posts(getattr(corpus, name), settings, known) for name in ("train", "dev", "test")}
+    corpus, examples, known = _corpus(settings.dataset, settings.data_dir, settings.train_limit)
+    splits = {name: Posts(posts, settings, known) for name, posts in examples.items()}
     seen = [corpus.fingerprint, settings.attributes, settings.ocr]
     seen += [encoder(settings).identity] if settings.image else []
     seen += [attributes.source(settings).identity] if settings.attributes == "classes" else []
@@ -203,11 +202,13 @@ def _load(settings: KeyphraseSettings) -> KeyphraseData:
 
 
 @lru_cache(maxsize=2)
-def _corpus(name: str, folder: str | None, limit: int | None) -> Corpus:
+def _corpus(name: str, folder: str | None, limit: int | None) -> tuple[Corpus, dict[str, list[Post]], frozenset[str]]:
+    """The corpus, its posts, which may have been made on demand, and the words of training."""
     corpus = corpora.load(name, folder, limit=limit)
     if not isinstance(corpus.train[0], Post):
         raise DataError(f"corpus {name!r} has no keyphrases, expected one of posts that have some")
-    return corpus
+    examples = {part: list(getattr(corpus, part)) for part in ("train", "dev", "test")}
+    return corpus, examples, ocr.words_of(examples["train"])
 
 
 def prepare(data: KeyphraseData) -> None:

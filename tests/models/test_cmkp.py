@@ -193,7 +193,7 @@ def test_each_branch_adds_its_answer():
         one.load_state_dict({n: w for n, w in whole.state_dict().items() if n in one.state_dict()})
         parts.append(one.read(**post()).c_fuse)
     assert torch.allclose(c_fuse, sum(parts), atol=1e-5)
-    assert model(wordings=()).fuse.branches == ["text-vision", "vision-text"]
+    assert list(model(wordings=()).fuse.blocks) == ["text-vision", "vision-text"]
     looks = whole.read(**post()).looks
     assert {name: tuple(x.shape) for name, x in looks.items()} == {
         "text-vision": (B, 2, 4), "text-attributes": (B, 2, 3), "attributes-text": (B, 2, 6), "vision-text": (B, 2, 6)
@@ -280,6 +280,7 @@ def test_parts_that_cannot_work_together_are_named():
         (dict(classifier=False, generator=False), "neither classifier nor generator"),
         (dict(fusion="image", image=False, generator=False), "fusion 'image' without image"),
         (dict(fusion="none"), "fusion 'none' with a classifier"),
+        (dict(image=False, wordings=("ocr",)), "fusion 'm3h' with nothing to ask"),
         (dict(classifier=False, b=0.5), "b without a classifier"),
         (dict(branches=("vision-vision",)), "branches 'vision-vision' is unknown"),
         (dict(beta="word"), "did you mean 'words'"),

@@ -122,11 +122,11 @@ def test_attributes_and_pictures_that_are_not_there(bound):
 
 
 def test_what_is_left_out_is_not_read(folder):
-    found = keyphrases.load(settings(folder, wordings=(), image=False))
+    found = keyphrases.load(settings(folder, wordings=(), image=False, fusion="text"))
     split = Split(found.test, keyphrases.context(found))
     assert set(split.read([0, 2])) == {"source", "copy"} and "<sep>" not in found.test.sources[2]
     assert settings(folder, wordings=()).ocr == settings(folder, wordings=()).attributes == "none"
-    assert found.fingerprint != keyphrases.load(settings(folder, wordings=("ocr",), image=False)).fingerprint
+    assert found.fingerprint != keyphrases.load(settings(folder, wordings=("ocr",), image=False, fusion="text")).fingerprint
 
 
 def test_pictures_are_read_with_words_of_training_only(folder, monkeypatch):
@@ -138,7 +138,7 @@ def test_pictures_are_read_with_words_of_training_only(folder, monkeypatch):
 
     monkeypatch.setattr(ocr, "wordings", wordings)
     monkeypatch.setattr(ocr, "identity", lambda: "a reader")
-    found = keyphrases.load(settings(folder, ocr="tesseract", image=False))
+    found = keyphrases.load(settings(folder, ocr="tesseract", image=False, fusion="text"))
     assert found.test.sources[0][-4:] == ["<sep>", "look", "number", "fair"] and "a reader" in found.fingerprint
     assert "trainville" in asked["words"] and "testville" not in asked["words"]
 
@@ -220,7 +220,7 @@ def test_groups_are_told_by_training(data):
     assert groups["seen"].tolist() == [True] * 5 and not groups["unseen"].any()
     from lib.corpora.iconworld.posts import decided_by
 
-    world = keyphrases.load(Settings(train_limit=3, image=False, wordings=()))
+    world = keyphrases.load(Settings(train_limit=3, image=False, wordings=(), fusion="text"))
     masks = keyphrases.groups(world)
     assert set(masks) == {"text", "picture", "drawn", "context"} and all(len(mask) == 1200 for mask in masks.values())
     assert masks["picture"].tolist() == [kind == "picture" for kind in decided_by(world.corpus.test)]
