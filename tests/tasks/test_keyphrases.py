@@ -126,7 +126,8 @@ def test_what_is_left_out_is_not_read(folder):
     split = Split(found.test, keyphrases.context(found))
     assert set(split.read([0, 2])) == {"source", "copy"} and "<sep>" not in found.test.sources[2]
     assert settings(folder, wordings=()).ocr == settings(folder, wordings=()).attributes == "none"
-    assert found.fingerprint != keyphrases.load(settings(folder, wordings=("ocr",), image=False, fusion="text")).fingerprint
+    other = keyphrases.load(settings(folder, wordings=("ocr",), image=False, fusion="text"))
+    assert found.fingerprint != other.fingerprint
 
 
 def test_pictures_are_read_with_words_of_training_only(folder, monkeypatch):
