@@ -12,7 +12,7 @@ reports: setup         ## run every notebook headlessly and fill reports/
 
 test: setup            ## the test suite, then every notebook under nbval
 	$(BIN)/ruff check lib tests
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 	$(BIN)/pytest --nbval-lax $(NOTEBOOKS)
 
 lab: setup             ## JupyterLab on the notebooks
@@ -27,7 +27,12 @@ student: setup         ## copies without solutions in student/
 bench: setup           ## the speed figures of the README
 	$(BIN)/python tests/benchmarks/bench_retrieval.py
 	$(BIN)/python tests/benchmarks/bench_training.py
+	$(BIN)/python tests/benchmarks/bench_pointer.py
+	$(BIN)/python tests/benchmarks/bench_beam.py
+	$(BIN)/python tests/benchmarks/bench_ocr.py
+	$(BIN)/python tests/benchmarks/bench_products.py
 	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python tests/benchmarks/bench_cider.py
 	$(BIN)/python tests/benchmarks/bench_crf.py
 	$(BIN)/python tests/benchmarks/bench_buckets.py --posts 640
 
@@ -35,5 +40,5 @@ setup: .venv/installed
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[test]'
+	$(BIN)/pip install --progress-bar off --editable '.[test]'
 	touch $@

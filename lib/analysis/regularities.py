@@ -8,11 +8,14 @@ from itertools import zip_longest
 
 import pandas as pd
 import torch
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 
+from lib import predict
 from lib.corpora.iconworld.captions import HELD_OUT, colour_noun_pairs
 from lib.corpora.types import CaptionedImage
 from lib.models.vse import regularity_query, rerank_by_centroid
+from lib.report.plots import NEUTRAL, RIGHT, WRONG
+from lib.run.store import read
 from lib.tasks.retrieval import RetrievalData
 
 Pair = tuple[str, str]  # (colour, noun)
@@ -100,27 +103,63 @@ class Gallery:
         scores[torch.arange(len(asked)), [query.image for query in asked]] = -torch.inf
         return scores
 
+    def best(self, asked: Sequence[Query], by: str = "picture - word + word") -> torch.Tensor:
+        """The SHOWN best pictures [Q, n] of those that are not the query's own, fewer where there are fewer."""
+        return self.search(asked, by).topk(min(SHOWN, len(self.images) - 1), dim=1).indices
+
+    def reranked(self, asked: Sequence[Query]) -> torch.Tensor:
+        """Of the TOP best pictures those nearest to their centroid [Q, n], nearest first."""
+        others = len(self.images) - 1
+        scores = self.search(asked, "picture - word + word")
+        return rerank_by_centroid(scores, self.images, min(SHOWN, others), min(TOP, others))
+
+
+def galleries(runs: pd.DataFrame, variant: str = "sum") -> list[Gallery]:
+    """The galleries of the runs (rows of `experiment.ablate`) whose sentences are sums of words, a seed each; a record
+    without weights gives none."""
+    folders = runs.loc[runs["variant"] == variant, "folder"]
+    return [Gallery(predict.load(folder)) for folder in folders if read(folder).has_weights]
+
+
+def answers(gallery: Gallery, data: RetrievalData, query: Query) -> list[tuple]:
+    """The query's picture and the best that arithmetic finds, as a row of `plots.pictures`."""
+    found = gallery.reranked([query])[0].tolist()
+    examples = data.test.examples
+    cells = [(examples[i].image, "", RIGHT if i in query.targets else WRONG) for i in found]
+    return [(examples[query.image].image, "the query", NEUTRAL), *cells]
+
+
+def asks(query: Query) -> str:
+    """A query in words."""
+    never = " (never seen in training)" if query.held_out else ""
+    return f"− {query.minus} + {query.plus}: {query.plus} {query.noun}{never}"
+
 
 def measure(gallery: Gallery, asked: Sequence[Query]) -> pd.DataFrame:
     """Precision at 1 and at 4, in percent, of each way to search, and of chance; held-out answers apart.
 
     "... re-ranked" shows the 4 of the best 8 that lie nearest to their centroid. Where fewer than 4 pictures are right,
-    P@4 cannot reach 100: "best possible" says how far it can go.
+    P@4 cannot reach 100: "best possible" says how far it can go. Empty where nothing is asked.
     """
+    if not asked:
+        return pd.DataFrame()
     right = torch.zeros(len(asked), len(gallery.images), dtype=torch.bool)  # (Q, N)
     for row, query in enumerate(asked):
         right[row, list(query.targets)] = True
     found = {"chance": right.float().mean(1, keepdim=True).expand(-1, SHOWN)}
     for by in ("picture", "words", "picture - word + word"):
-        scores = gallery.search(asked, by)
-        found[by] = right.gather(1, scores.topk(SHOWN, dim=1).indices).float()  # (Q, 4)
-    best = rerank_by_centroid(scores, gallery.images, SHOWN, TOP)
-    found["picture - word + word, re-ranked"] = right.gather(1, best).float()
+        found[by] = _hits(right, gallery.best(asked, by))  # (Q, 4)
+    found["picture - word + word, re-ranked"] = _hits(right, gallery.reranked(asked))
     found["best possible"] = (torch.arange(SHOWN) < right.sum(1, keepdim=True)).float()
     unseen = torch.tensor([query.held_out for query in asked], dtype=torch.bool)
     groups = {name: unseen == held_out for name, held_out in (("seen", False), ("never seen", True))}
     rows = [_row(name, way, hits[mine]) for name, mine in groups.items() if mine.any() for way, hits in found.items()]
     return pd.DataFrame(rows)
+
+
+def _hits(right: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
+    """Whether each of the best pictures [Q, n] is right [Q, N] -> [Q, SHOWN]; what a small gallery lacks is wrong."""
+    return pad(right.gather(1, best).float(), (0, SHOWN - best.shape[1]))
 
 
 def _row(group: str, way: str, hits: torch.Tensor) -> dict:
@@ -129,8 +168,26 @@ def _row(group: str, way: str, hits: torch.Tensor) -> dict:
 
 
 def over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The mean of `measure` over runs with different seeds and, of several, the standard deviation of P@1."""
+    """The mean of `measure` over runs with different seeds and, of several, the standard deviation of P@1; empty where
+    nothing was measured."""
+    if not any(len(table) for table in tables):
+        return pd.DataFrame()
     keys = ["answer's pair in training", "search by", "queries"]
     groups = pd.concat(tables).groupby(keys, sort=False)
     means = groups[["P@1", "P@4"]].mean()
     return (means.assign(**{"std of P@1": groups["P@1"].std()}) if len(tables) > 1 else means).reset_index()
+
+
+def told(precision: pd.DataFrame, asked: Sequence[Query], found: Sequence[Gallery]) -> str:
+    """What `over_seeds` says, in a sentence a group of answers; or why there is nothing to say."""
+    if not asked:
+        return "Nothing to ask: no two test pictures show one thing in two colours, as far as their captions say."
+    if not found:
+        return f"{len(asked)} questions, but no run of yours has sentences that are sums of words: see the evidence."
+    lines = []
+    for group, rows in precision.groupby("answer's pair in training", sort=False):
+        first = rows.set_index("search by")["P@1"]
+        ways = ", ".join(f"{way} {first[way]:.0f} %" for way in ("picture - word + word", "words", "picture", "chance"))
+        asking = f"{rows['queries'].iloc[0]} questions, their answers {group} in training"
+        lines.append(f"{asking}. First picture right: {ways}.")
+    return "\n".join(lines)

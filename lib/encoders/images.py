@@ -170,12 +170,16 @@ class ImageEncoder:
         scaled = (pixels.to(device()).float() / 255 - mean) / std
         return scaled.to(memory_format=torch.channels_last)
 
+    def store(self, cache: Path) -> FeatureCache:
+        """Where this encoder's features are kept."""
+        return FeatureCache(cache / f"{self.identity}-{fast_precision()}", self.row_shape)
+
     def features(self, pictures: Sequence[Picture], views: Sequence[str] = ("full",), cache: Path = CACHE) -> Features:
         """The features of each picture and view, computed at most once and kept in `cache`.
 
         A missing picture (None) gets zeros; a corrupt one is named in a warning and then treated as missing.
         """
-        store = FeatureCache(Path(cache) / f"{self.identity}-{fast_precision()}", self.row_shape)
+        store = self.store(Path(cache))
         keys = [_view_keys(picture, views) for picture in pictures]  # N lists of V keys
         keys = _with_company(keys) if self.batch_norm == "train" else keys
         known = store.positions()
@@ -205,6 +209,56 @@ class ImageEncoder:
         except DataError as error:
             warnings.warn(f"treated as missing: {error}", stacklevel=2)
             return None
+
+
+class PictureBytes(ImageEncoder):
+    """No network at all: pictures of a side of `size` pixels as bytes [3, S, S], kept in the cache as features are."""
+
+    def __init__(self, size: int):
+        self.size, self.batch_norm = size, "eval"
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return (3, self.size, self.size)
+
+    @property
+    def identity(self) -> str:
+        return f"bytes-{self.size}-{hash_of(open_picture, as_seen, pixels)[:8]}"
+
+    def store(self, cache: Path) -> FeatureCache:
+        return FeatureCache(cache / self.identity, self.row_shape, "uint8")
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels
+
+
+class TrainableNetwork(nn.Module):
+    """A pretrained network that goes on learning: bytes [B, 3, S, S] -> what `ImageEncoder` reads of it.
+
+    Its batch-norms keep the statistics of ImageNet.
+    """
+
+    def __init__(self, name: str, layer: str):
+        super().__init__()
+        ImageEncoder(name, layer)  # says what is wrong with the names
+        spec, self.layer = NETWORKS[name], layer
+        self.network = spec.build()
+        self.register_buffer("mean", torch.tensor(spec.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> "TrainableNetwork":
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        scaled = ((pixels.float() / 255 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        if self.layer == "fc":
+            return self.network.fc(scaled).float()
+        grid = self.network.grid(scaled).float().flatten(2)  # (B, D, R)
+        return grid.mean(-1) if self.layer == "pooled" else grid.transpose(1, 2)
 
 
 def pixels(picture: Picture | Image.Image, view: str = "full", size: int = 224) -> torch.Tensor:

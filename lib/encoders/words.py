@@ -76,6 +76,17 @@ def word_vectors(vocabulary: Vocabulary, source: str | Path) -> tuple[torch.Tens
     return vectors, found
 
 
+def start_from_published(embedding: torch.nn.Embedding, words: Sequence[str], source: str | Path) -> None:
+    """Start the words that have one from their published vector; the others stay as they are.
+
+    Raises DataError as `word_vectors` does, and for vectors that are not as wide as the embedding's.
+    """
+    vectors, found = word_vectors(Vocabulary(tuple(words)), source)
+    if vectors.shape[1] != embedding.embedding_dim:
+        raise DataError(f"{source}: found vectors of {vectors.shape[1]} numbers, expected {embedding.embedding_dim}")
+    embedding.weight.data[found] = vectors[found]
+
+
 def word_vectors_key(source: str | Path) -> str:
     """24 hex digits that change with the vectors."""
     path = _packaged_glove_folder() / "glove_6B_50d_emb.npy" if str(source) == "glove-6b-50d" else Path(source)

@@ -30,6 +30,7 @@ from lib.layers.levels import two_level
 from lib.layers.order import order_similarity
 from lib.layers.projection import ResidualMLP
 from lib.layers.ranking import pairwise_ranking_loss
+from lib.run.training import Part
 
 GROUNDED_TEXT = ("RNN_Enc.l.", "P_t.l.")  # the weights behind t_l, but for W_e, which t_h has too
 MEMORY = 0.9  # what the running mean of rewards keeps of itself at each step
@@ -85,18 +86,19 @@ class GXN(nn.Module):
         self.G = Generator(s.noise_dim, s.condition_dim, s.width, s.picture_size).to(memory_format=torch.channels_last)
         self.D = Discriminator(s.joint_dim, s.width, s.picture_size, s.spectral).to(memory_format=torch.channels_last)
 
-    def optimizers(self, settings) -> dict[str, torch.optim.Optimizer]:
+    def optimizers(self, settings) -> dict[str, Part]:
         """One for each part. Where its gradient is not cut, imagining pictures moves RNN_Enc^l and P_t^l too, at a rate
         of their own."""
         weights = self.weights_of_parts()
         network = [{"params": weights["network"], "lr": settings.image_rate}] if weights["network"] else []
         rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
-        optimizers = {"match": torch.optim.AdamW([{"params": weights["match"]}, *network], **rates, fused=True)}
+        parts = {"match": Part(torch.optim.AdamW([{"params": weights["match"]}, *network], **rates, fused=True))}
         for part in ("discriminator", "generator") if settings.pictures else ():
             text = [{"params": weights["text"], "lr": settings.text_rate}] if self.taught_by(part) else []
             rates = {"lr": settings.adversarial_rate, "betas": (settings.adversarial_beta1, 0.999)}
-            optimizers[part] = torch.optim.Adam([{"params": weights[part]}, *text], **rates, fused=True)
-        return optimizers
+            adam = torch.optim.Adam([{"params": weights[part]}, *text], **rates, fused=True)
+            parts[part] = Part(adam, clip=0.0, schedule="late", warmup=0.0)
+        return parts
 
     def weights_of_parts(self) -> dict[str, list[nn.Parameter]]:
         """The weights that are trained, by the part whose own they are; those behind t_l also by themselves."""
@@ -147,8 +149,7 @@ class GXN(nn.Module):
 
     def similarity(self, images: Tensor, captions: Tensor) -> Tensor:
         """s* of every pair of `encode_images` (N, 2D) and `encode_sentences` (M, 2D) -> (N, M)."""
-        s = partial(order_similarity, direction=self.settings.direction, squared=self.settings.squared)
-        return (two_level(self.settings.lam, s) if len(self.levels) == 2 else s)(images, captions)
+        return similarity(self.settings)(images, captions)
 
     def match_losses(self, progress, image, words, lengths, owner, caption=None) -> dict[str, Tensor]:
         """L_R+, and L_xe+rl where captions are imagined."""
@@ -284,6 +285,12 @@ class SentenceGRU(nn.Module):
         backwards = (last[:, None] - torch.arange(words.shape[1], device=words.device)).clamp(min=0)  # (B, T)
         orders = (words, words.gather(1, backwards))
         return torch.cat([rnn(embed(order))[0][rows, last] for rnn, order in zip(self.ways, orders, strict=False)], -1)
+
+
+def similarity(settings) -> Callable[[Tensor, Tensor], Tensor]:
+    """s* of every picture and caption, [N, 2D] and [M, 2D] -> [N, M]; s of the abstract level where that is all."""
+    s = partial(order_similarity, direction=settings.direction, squared=settings.squared)
+    return two_level(settings.lam, s) if settings.levels == "both" else s
 
 
 def pixels(picture: Tensor) -> Tensor:

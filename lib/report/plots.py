@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import MaxNLocator
 
-from lib.corpora.types import Picture, open_picture
+from lib.corpora.types import DataError, Picture, open_picture
 from lib.metrics.entities import chunks
 from lib.report.fonts import draw_any_text
 
@@ -20,10 +20,13 @@ def style() -> None:
     """The project's look, once a notebook."""
     sns.set_theme(style="whitegrid", palette="deep", rc={"figure.dpi": 96, "axes.titleweight": "bold"})
     draw_any_text()
+    pd.set_option("display.max_colwidth", None)  # a claim is read to its end
 
 
 def curves(history: pd.DataFrame, y: str, title: str, names: Mapping[str, str]) -> plt.Figure:
     """`y` against the epoch, a line a variant with its spread over seeds; `history` has variant, seed, epoch, y."""
+    if history.empty:
+        return _nothing()
     figure, axes = plt.subplots(figsize=(7.5, 4))
     shown = history.replace({"variant": names})
     sns.lineplot(
@@ -66,6 +69,8 @@ def pictures(
     rows: Sequence[Sequence[tuple[Picture, str, str]]], row_titles: Sequence[str] = (), side: float = 1.9
 ) -> plt.Figure:
     """A grid of pictures: each a (picture, caption, colour of its frame)."""
+    if not any(rows):
+        return _nothing()
     columns = max(map(len, rows))
     lines = max(len(_wrapped(caption)) for row in rows for _, caption, _ in row)
     below = max(0.35, 0.2 + 0.14 * lines)  # inches for the captions
@@ -87,9 +92,16 @@ def _wrapped(caption: str) -> list[str]:
 
 
 def _show(axes: plt.Axes, picture: Picture, caption: str, colour: str) -> None:
-    if picture is not None:
-        axes.imshow(open_picture(picture))
+    """The picture in its frame; of one that is missing or broken, that it is."""
+    try:
+        if picture is not None:
+            axes.imshow(open_picture(picture))
+    except DataError:
+        picture = None
     axes.axis("on")
+    if picture is None:
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        axes.text(0.5, 0.5, "no picture", ha="center", va="center", color=NEUTRAL, fontsize=9)
     axes.set(xticks=[], yticks=[])
     axes.set_xlabel("\n".join(_wrapped(caption)), fontsize=8)
     for spine in axes.spines.values():
@@ -177,4 +189,119 @@ def attention_maps(rows: Sequence[tuple[Picture, Sequence[str], np.ndarray]], si
                 heat = np.asarray(weights).reshape(cells, cells)
                 axes.imshow(heat, cmap="inferno", alpha=0.6, extent=extent, interpolation="bilinear")
     figure.subplots_adjust(left=0.01, right=0.99, wspace=0.05, hspace=0.2)
+    return figure
+
+
+def _nothing() -> plt.Figure:
+    """What is drawn where there is nothing to draw."""
+    figure = plt.figure(figsize=(4, 0.6))
+    figure.text(0, 0.5, "nothing to show", color=NEUTRAL, va="center")
+    return figure
+
+
+def two_towers(picture: Picture, sentence: str) -> plt.Figure:
+    """How a picture and a sentence come into one space, as in the paper."""
+    figure, axes = plt.subplots(figsize=(11, 3))
+    axes.axis("off")
+    axes.set(xlim=(0, 11), ylim=(0, 3), aspect="equal")
+    axes.imshow(open_picture(picture), extent=(0.3, 1.7, 1.55, 2.95))
+    axes.text(1.0, 0.7, textwrap.fill(sentence, 14), ha="center", va="center", fontsize=11, style="italic")
+    towers = {2.25: ("frozen network", "feature q", "linear map W", "x"), 0.7: ("word vectors", "w₁ w₂ …", "LSTM", "v")}
+    for y, names in towers.items():
+        for i, name in enumerate(names):
+            _boxed(axes, 2.9 + 1.95 * i, y, name, "#dbe7f1" if i % 2 == 0 else "white")
+        _arrow(axes, (9.0, y), (9.6, 1.475 + (y - 1.475) * 0.3))
+    _boxed(axes, 10.1, 1.475, "s(x, v) = x · v", "#d9efe2")
+    return figure
+
+
+def _boxed(axes: plt.Axes, x: float, y: float, name: str, colour: str) -> None:
+    """A name on a coloured box, and the arrow that leads to it."""
+    box = {"boxstyle": "round,pad=0.45", "facecolor": colour, "edgecolor": "none"}
+    axes.text(x, y, name, ha="center", va="center", fontsize=10, bbox=box, zorder=3)
+    if y != 1.475:
+        _arrow(axes, (x - 1.15, y), (x - 0.8, y))
+
+
+def _arrow(axes: plt.Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": NEUTRAL, "lw": 1.4})
+
+
+def matrices(panels: Mapping[str, np.ndarray], title: str, x: str, y: str) -> plt.Figure:
+    """Heat maps of scores [N, M] side by side on one scale, such as before and after training."""
+    low, high = (pick(float(pick(scores.flatten())) for scores in panels.values()) for pick in (min, max))
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.9 * len(panels) + 0.6, 3.6), layout="constrained")
+    for each, (name, scores) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+        image = each.imshow(np.asarray(scores), cmap="mako", vmin=low, vmax=high)
+        each.set(title=name, xlabel=x, ylabel=y, xticks=[], yticks=[])
+        each.grid(False)
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    figure.suptitle(title, fontweight="bold")
+    return figure
+
+
+def dots(
+    runs: pd.DataFrame,
+    metrics: Sequence[str],
+    title: str,
+    names: Mapping[str, str],
+    main: str,
+    claimed: pd.DataFrame | None = None,
+    limits: Mapping[str, float] | None = None,
+) -> plt.Figure:
+    """One panel a metric: a dot a variant with its std over seeds, `main` in colour; published numbers as diamonds, a
+    limit as a line."""
+    rows = list(dict.fromkeys(runs["variant"]))[::-1]
+    figure, panels = plt.subplots(1, len(metrics), figsize=(3.6 * len(metrics) + 3, 0.36 * len(rows) + 1.6),
+                                  sharey=True, squeeze=False, layout="constrained")  # fmt: skip
+    for axes, metric in zip(panels[0], metrics, strict=True):
+        found = runs.groupby("variant")[metric].agg(["mean", "std"]).reindex(rows).fillna(0)
+        colours = [RIGHT if name == main else "#4c72b0" for name in rows]
+        axes.hlines(range(len(rows)), found["mean"] - found["std"], found["mean"] + found["std"], colors=colours, lw=2)
+        axes.scatter(found["mean"], range(len(rows)), c=colours, s=45, zorder=3)
+        if claimed is not None and metric in claimed:
+            known = claimed[claimed["variant"].isin(rows)]
+            axes.plot(known[metric], known["variant"].map(rows.index), "D", color="#1d3557", ms=6, label="published")
+        if limits and metric in limits:
+            axes.axvline(limits[metric], color=WRONG, ls="--", label="a perfect reader")
+        axes.set(xlabel=metric, yticks=range(len(rows)), yticklabels=[names[name] for name in rows])
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+    if handles := panels[0][0].get_legend_handles_labels()[0]:
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    figure.suptitle(title, fontweight="bold")
+    return figure
+
+
+def changes(tables: Mapping[str, pd.DataFrame], title: str) -> plt.Figure:
+    """What a score loses without each part, a dot a part and table; a table has the parts first, then the change, then
+    the score as "mean ± std", whose std is drawn. The first row, the whole, is the line at zero."""
+    tables = {name: table for name, table in tables.items() if len(table)}
+    if not tables:
+        return _nothing()
+    figure, axes = plt.subplots(figsize=(8.5, 3.2), layout="constrained")
+    parts = list(dict.fromkeys(part for table in tables.values() for part in table.iloc[1:, 0]))[::-1]
+    for colour, (name, table) in zip(("#4c72b0", "#e0a526", RIGHT), tables.items(), strict=False):
+        spread = [float(score.partition("±")[2] or 0) for score in table.iloc[:, 2].astype(str)]
+        y = [parts.index(part) for part in table.iloc[1:, 0]]
+        axes.errorbar(table.iloc[1:, 1], y, xerr=spread[1:], fmt="o", color=colour, label=name)
+    axes.axvline(0, color=NEUTRAL, lw=1)
+    axes.set(yticks=range(len(parts)), yticklabels=parts, xlabel=next(iter(tables.values())).columns[1])
+    figure.legend(loc="outside right upper", frameon=False)
+    figure.suptitle(title, fontweight="bold")
+    return figure
+
+
+def gaps(table: pd.DataFrame, columns: Sequence[str], title: str, x: str) -> plt.Figure:
+    """Two columns of a table beside each other, a row a group (its first column) from the top: what lies between."""
+    if table.empty:
+        return _nothing()
+    figure, axes = plt.subplots(figsize=(7.5, 0.42 * len(table) + 1.3), layout="constrained")
+    low, high = (table[name] for name in columns)
+    rows = np.arange(len(table))[::-1]
+    axes.hlines(rows, low, high, color="#c9d1d9", lw=3)
+    for name, values, colour in zip(columns, (low, high), ("#4c72b0", NEUTRAL), strict=True):
+        axes.scatter(values, rows, s=55, color=colour, zorder=3, label=name)
+    axes.set(yticks=rows, yticklabels=table.iloc[:, 0], xlabel=x, ylim=(-0.6, len(table) - 0.4))
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+    figure.suptitle(title, fontweight="bold")
     return figure

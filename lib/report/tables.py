@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lib.report.claims import judge_comparisons, judge_numbers, published
+from lib.report.evidence import Evidence
 from lib.report.intervals import Score, score
 from lib.run.paper import find_paper
 from lib.run.store import Result, read
@@ -137,3 +138,13 @@ def ingredients_table(runs: pd.DataFrame, paper: str, whole: str, metrics: Seque
     columns |= {f"dev {metric}": [_plus_minus(row) for _, row in means[metric].iterrows()] for metric in metrics}
     seconds = means["runs", "seconds"].to_numpy()
     return pd.DataFrame({**columns, "seeds": means["runs", "seeds"].to_numpy(), "seconds": seconds})
+
+
+def evident(evidence: Evidence, kind: str) -> pd.DataFrame:
+    """The judged "numbers" or "comparisons" of a report, as people read them; of a report of old its table of them."""
+    verdicts = evidence.verdicts()
+    judged = verdicts[verdicts["kind"] == kind] if "kind" in verdicts else verdicts
+    if judged.empty:
+        return evidence.table({"numbers": "claims"}.get(kind, kind))
+    judged = judged.fillna({"differs": ""}).reset_index(drop=True)
+    return numbers_table(judged.assign(row=judged["claim"])) if kind == "numbers" else comparisons_table(judged)

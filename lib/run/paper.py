@@ -14,7 +14,7 @@ import numpy as np
 
 from lib.names import require_known
 
-PAPERS = ("vse", "maf", "cmkp")  # modules of lib.papers
+PAPERS = ("vse", "maf", "cmkp", "gxn")  # modules of lib.papers
 
 
 @dataclass(frozen=True)
@@ -106,3 +106,11 @@ def find_paper(name: str) -> Paper:
     if "." not in name:
         require_known("paper", name, PAPERS)
     return import_module(name if "." in name else f"lib.papers.{name}").PAPER
+
+
+def find_variant(paper: str, name: str) -> Variant:
+    """A paper's variant, or another paper's that is called "paper/variant"; ValueError for one that does not exist."""
+    other, _, variant = name.rpartition("/")
+    known = find_paper(other or paper).VARIANTS
+    require_known("variant", variant, known)
+    return known[variant]

@@ -142,8 +142,13 @@ def context(data: RetrievalData, parent_context: Mapping | None = None) -> dict:
 
 
 @torch.no_grad()
-def embed(model: torch.nn.Module, split: Split, batch: int = 512) -> tuple[torch.Tensor, torch.Tensor]:
-    """All pictures [N, D], averaged over their views, and all sentences [M, D] of a split in the joint space."""
+def embed(
+    model: torch.nn.Module, split: Split, batch: int = 512, unit: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """All pictures [N, D], averaged over their views, and all sentences [M, D] of a split in the joint space.
+
+    `unit` scales a picture's average to unit norm: for a cosine, not where a vector holds several embeddings.
+    """
     model.eval()
     device = next(model.parameters()).device
     images = torch.stack([_embed_images(model, split, view, batch, device) for view in range(split.features.views)])
@@ -155,7 +160,7 @@ def embed(model: torch.nn.Module, split: Split, batch: int = 512) -> tuple[torch
     ])  # fmt: skip
     restored = torch.empty_like(sentences)
     restored[torch.from_numpy(order)] = sentences
-    return normalize(images.mean(0), dim=-1), restored
+    return normalize(images.mean(0), dim=-1) if unit else images.mean(0), restored
 
 
 def _embed_images(model, split: Split, view: int, batch: int, device) -> torch.Tensor:
@@ -163,9 +168,11 @@ def _embed_images(model, split: Split, view: int, batch: int, device) -> torch.T
     return torch.cat([model.encode_images(split.features.gather(c, view).to(device)).cpu() for c in chunks])
 
 
-def predict(model: torch.nn.Module, split: Split, quick: bool = False) -> dict[str, torch.Tensor]:
+def predict(
+    model: torch.nn.Module, split: Split, quick: bool = False, batch: int = 512, unit: bool = True
+) -> dict[str, torch.Tensor]:
     """A split in the joint space: what scores, and every later look at a run, start from."""
-    images, sentences = embed(model, split)
+    images, sentences = embed(model, split, batch, unit)
     owner, folds = torch.from_numpy(split.owner), torch.tensor(split.folds)
     return {"images": images, "sentences": sentences, "owner": owner, "folds": folds}
 

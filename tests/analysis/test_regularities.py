@@ -1,11 +1,12 @@
 """Regularities: the queries ask what the pictures can answer, and the measure counts what it says."""
 
+import pandas as pd
 import pytest
 import torch
 from torch.nn.functional import normalize
 
 from lib import corpora
-from lib.analysis.regularities import Query, examples, measure, over_seeds, queries, said_pairs
+from lib.analysis.regularities import Gallery, Query, examples, measure, over_seeds, queries, said_pairs, told
 from lib.corpora.iconworld.captions import HELD_OUT, colour_noun_pairs
 from lib.corpora.types import CaptionedImage
 from lib.models.vse import regularity_query, rerank_by_centroid
@@ -46,7 +47,7 @@ def test_said_pairs_stand_side_by_side():
     assert said_pairs(CaptionedImage("x", None, captions)) == {("black", "dog"), ("grey", "coat"), ("red", "shirt")}
 
 
-class Toy:
+class Toy(Gallery):
     """A perfect world of three colours and three nouns: a picture is the sum of its two words."""
 
     parts = {"red": 0, "blue": 1, "green": 2, "car": 3, "dog": 4, "hat": 5}
@@ -60,10 +61,6 @@ class Toy:
 
     def words(self, words):
         return torch.stack([self.word(word) for word in words])
-
-    from lib.analysis.regularities import Gallery
-
-    search = Gallery.search
 
 
 def test_arithmetic_is_perfect_where_pictures_are_sums():
@@ -109,3 +106,39 @@ def test_reranking_drops_the_picture_that_lies_apart():
     assert sorted(rerank_by_centroid(scores, gallery, shown=3, top=4)[0].tolist()) == [0, 1, 2]
     plain = [max(range(4), key=lambda i: -(gallery[i] - gallery[:4].mean(0)).norm())]
     assert rerank_by_centroid(scores, gallery, shown=1, top=4)[0].tolist() == plain
+
+
+def test_nothing_to_ask_is_said():
+    assert measure(Toy(), []).empty and over_seeds([]).empty and over_seeds([measure(Toy(), [])]).empty
+    assert "Nothing to ask" in told(pd.DataFrame(), [], [Toy()])
+    asked = queries([{pair} for pair in Toy().pairs])
+    assert "no run of yours" in told(pd.DataFrame(), asked, [])
+
+
+def test_what_is_told_is_what_was_measured():
+    toy = Toy()
+    asked = queries([{pair} for pair in toy.pairs], held_out={("red", "car")})
+    lines = told(over_seeds([measure(toy, asked)]), asked, [toy]).splitlines()
+    assert len(lines) == 2 and lines[1].startswith("2 questions, their answers never seen in training.")
+    assert "picture - word + word 100 %" in lines[0] and "chance 11 %" in lines[0]
+
+
+def test_a_gallery_of_a_few_pictures_is_searched_whole():
+    toy = Toy()
+    toy.pairs, toy.images = toy.pairs[:4:3], toy.images[:4:3]  # a red car and a blue one
+    asked = queries([{pair} for pair in toy.pairs])
+    table = measure(toy, asked).set_index("search by")
+    assert len(asked) == 2 and set(table.index) >= {"words", "picture - word + word, re-ranked"}
+    assert table.loc["picture - word + word", ["P@1", "P@4"]].tolist() == [100, 25]
+    assert toy.best(asked).tolist() == [[0], [1]] == toy.reranked(asked).tolist()
+
+
+def test_of_records_there_is_no_gallery(monkeypatch):
+    from lib.analysis import regularities
+
+    class Record:
+        has_weights = False
+
+    monkeypatch.setattr(regularities, "read", lambda folder: Record())
+    runs = pd.DataFrame({"variant": ["sum", "lstm"], "folder": ["a", "b"]})
+    assert regularities.galleries(runs) == []

@@ -14,9 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from lib import experiment  # noqa: E402
 from lib.papers import maf  # noqa: E402
+from lib.run import experiment  # noqa: E402
 from lib.run.training import fit  # noqa: E402
+from lib.tasks import tagging  # noqa: E402
 
 import torch  # noqa: E402  isort: skip
 
@@ -24,11 +25,11 @@ import torch  # noqa: E402  isort: skip
 def seconds(variant: str, settings: dict) -> float:
     """How long one epoch takes to train."""
     chosen = experiment.resolve("maf", variant, {**settings, "epochs": 1})
-    data = maf.load(chosen)
-    maf.prepare(data)
+    data = tagging.load(chosen)
+    tagging.prepare(data)
     torch.manual_seed(0)
-    model = maf.build(maf.context(data), chosen)
-    maf.initialise(model, maf.context(data), chosen)
+    model = maf.build(tagging.context(data), chosen)
+    maf.initialise(model, tagging.context(data), chosen)
     with tempfile.TemporaryDirectory() as folder:
         quiet = {"checkpoint_seconds": 1e9, "log": lambda line: None}
         (epoch,) = fit(model, data.train, chosen, 0, Path(folder), lambda model: {"F1": 0.0}, "F1", **quiet)

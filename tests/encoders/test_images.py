@@ -10,7 +10,7 @@ from PIL import Image
 
 from lib.corpora.types import DataError
 from lib.encoders import images
-from lib.encoders.images import NETWORKS, ImageEncoder, TorchvisionNet, pixels
+from lib.encoders.images import NETWORKS, ImageEncoder, PictureBytes, TorchvisionNet, TrainableNetwork, pixels
 
 
 @pytest.fixture
@@ -161,3 +161,42 @@ def test_views_show_their_part(tmp_path):
 def test_unknown_encoders_are_refused(name, layer, message):
     with pytest.raises(DataError, match=message):
         ImageEncoder(name, layer, size=100)
+
+
+# ---- pictures themselves, and a network that learns ----
+
+
+def test_pictures_are_kept_as_bytes(photos, tmp_path):
+    kept = PictureBytes(8).features([*photos, None], ("full", "full-flip"), tmp_path / "cache")
+    assert kept.rows.dtype == np.uint8 and kept.present.tolist() == [True, True, True, False]
+    assert isinstance(kept.rows, np.memmap) and kept[[0]][0, :, 3, 3].tolist() == [255, 0, 0]
+    assert torch.equal(kept[[2]][0].byte(), pixels(photos[2], size=8))
+    again = PictureBytes(8).features(photos[::-1], cache=tmp_path / "cache")
+    assert torch.equal(again[[0]], kept[[2]]) and len(again.rows) == len(kept.rows)
+
+
+def test_bytes_of_a_corrupt_picture_are_missing(photos, tmp_path):
+    photos[1].write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match="treated as missing: .*green.png"):
+        kept = PictureBytes(8).features(photos, cache=tmp_path / "cache")
+    assert kept.present.tolist() == [True, False, True] and kept[[1]].abs().sum() == 0
+
+
+@pytest.mark.parametrize("layer", ("pooled", "grid"))
+def test_a_network_that_may_learn_begins_as_the_encoder(photos, layer):
+    batch = torch.stack([pixels(path, size=64) for path in photos])
+    frozen = ImageEncoder("lite0", layer, 64).encode(batch)
+    network = TrainableNetwork("lite0", layer).train()
+    seen = network(batch)
+    assert torch.nn.functional.cosine_similarity(seen.flatten(1), frozen.flatten(1)).min() > 0.97  # bf16
+    seen.square().mean().backward()
+    assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in network.parameters())
+
+
+def test_its_batch_norms_keep_their_statistics(photos):
+    network = TrainableNetwork("lite0", "pooled").train()
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    network(torch.stack([pixels(path, size=64) for path in photos]))
+    assert before and all(torch.equal(value, before[name]) for name, value in network.named_buffers())
+    with pytest.raises(DataError, match="lite0 has no layer 'fc'"):
+        TrainableNetwork("lite0", "fc")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.corpora.types import DataError
-from lib.encoders.words import Vocabulary, pad, word_vectors
+from lib.encoders.words import Vocabulary, pad, start_from_published, word_vectors
 
 
 def test_vocabulary_counts_and_orders():
@@ -57,3 +57,15 @@ def test_packaged_glove():
     red, blue, car = (vectors[vocabulary.index[word]] for word in ("red", "blue", "car"))
     similarity = torch.nn.functional.cosine_similarity
     assert found.sum() == 3 and similarity(red, blue, 0) > similarity(red, car, 0)
+
+
+def test_words_that_are_published_start_from_their_vectors(tmp_path):
+    path = tmp_path / "glove.txt"
+    path.write_text("red 1 2\nblue 3 4\n")
+    words = ("<pad>", "<unk>", "<end>", "green", "red")
+    embedding = torch.nn.Embedding(5, 2)
+    before = embedding.weight.detach().clone()
+    start_from_published(embedding, words, path)
+    assert embedding.weight[4].tolist() == [1, 2] and torch.equal(embedding.weight[:4], before[:4])
+    with pytest.raises(DataError, match="found vectors of 2 numbers, expected 3"):
+        start_from_published(torch.nn.Embedding(5, 3), words, path)

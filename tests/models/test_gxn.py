@@ -88,7 +88,8 @@ def test_a_network_that_is_trained_reads_pixels():
     losses = gxn.losses("match", {**batch(), "image": torch.randn(7, 3, 2, 2)}, START)
     sum(losses.values()).backward()
     assert network[1].weight.grad.abs().sum() > 0
-    rates = {len(group["params"]): group["lr"] for group in gxn.optimizers(gxn.settings)["match"].param_groups}
+    groups = gxn.optimizers(gxn.settings)["match"].optimizer.param_groups
+    rates = {len(group["params"]): group["lr"] for group in groups}
     assert rates[2] == gxn.settings.image_rate == 1e-5 and 1e-2 in rates.values()
 
 
@@ -196,7 +197,7 @@ def test_what_is_drawn_teaches_the_grounded_reading(part, text_gradient):
     assert (found["D"] > 0) == (part == "discriminator")
     assert (found["G"] > 0) == (found["phi"] > 0) == (part == "generator")
     assert not any(found[group] for group in ("P_v.h", "P_v.l", "P_t.h", "RNN_Enc.h"))
-    groups = gxn.optimizers(gxn.settings)[part].param_groups
+    groups = gxn.optimizers(gxn.settings)[part].optimizer.param_groups
     assert any(weight is gxn.P_t["l"].weight for group in groups for weight in group["params"]) == passed
 
 
@@ -209,7 +210,7 @@ def test_each_loss_of_a_drawing_teaches_the_reading(term):
 
 def test_each_weight_belongs_to_one_part_and_the_reading_to_three():
     gxn = model(**EVERYTHING)
-    optimizers = gxn.optimizers(gxn.settings)
+    optimizers = {name: part.optimizer for name, part in gxn.optimizers(gxn.settings).items()}
     assert [*optimizers] == ["match", "discriminator", "generator"]
     owners = {name: [] for name, _ in gxn.named_parameters()}
     for part, optimizer in optimizers.items():
@@ -225,8 +226,8 @@ def test_each_weight_belongs_to_one_part_and_the_reading_to_three():
 def test_frozen_weights_are_in_no_optimizer():
     gxn = model(**EVERYTHING)
     gxn.RNN_Enc.requires_grad_(False)
-    for optimizer in gxn.optimizers(gxn.settings).values():
-        assert all(weight.requires_grad for group in optimizer.param_groups for weight in group["params"])
+    for part in gxn.optimizers(gxn.settings).values():
+        assert all(weight.requires_grad for group in part.optimizer.param_groups for weight in group["params"])
 
 
 @pytest.mark.parametrize("changes", [
@@ -248,13 +249,13 @@ def test_every_part_of_every_form_takes_steps(changes):
     gxn = model(9 if frozen else VOCABULARY, **changes)
     gxn.reward = some_reward
     before = {name: weight.clone() for name, weight in gxn.named_parameters()}
-    for part, optimizer in gxn.optimizers(gxn.settings).items():
+    for part, own in gxn.optimizers(gxn.settings).items():
         for _ in range(2):
             b = of(part, frozen=frozen, **({"grid": changes.get("attention", False)} if part == "match" else {}))
             losses = gxn.losses(part, b, START)
             assert all(loss.isfinite() and loss.ndim == 0 for loss in losses.values())
             sum(losses.values()).backward()
-            optimizer.step()
+            own.optimizer.step()
             gxn.zero_grad()
     still = [name for name, weight in gxn.named_parameters() if weight.equal(before[name])]
     reading = ("W_e", "RNN_Enc", "P_t") if changes.get("matching") is False else ()
@@ -268,7 +269,7 @@ def test_every_part_of_every_form_takes_steps(changes):
 def test_it_learns_to_say_the_captions_of_its_batch():
     gxn, b = model(captions=True, longest=7), batch()
     b["owner"] = torch.arange(7)
-    optimizer = gxn.optimizers(gxn.settings)["match"]
+    optimizer = gxn.optimizers(gxn.settings)["match"].optimizer
     for _ in range(150):
         sum(gxn.losses("match", b, START).values()).backward()
         optimizer.step()
@@ -282,7 +283,7 @@ def test_it_learns_to_say_the_captions_of_its_batch():
 def test_reinforcement_raises_the_reward(baseline):
     gxn = model(captions=True, matching=False, gamma=1.0, baseline=baseline, dropout=0.2)
     gxn.reward = lambda sentences, owner: (sentences == 7).float().sum(1)
-    optimizer, b = gxn.optimizers(gxn.settings)["match"], batch()
+    optimizer, b = gxn.optimizers(gxn.settings)["match"].optimizer, batch()
     torch.manual_seed(0)
     before = gxn.reward(gxn.caption(b["image"], sample=True), None).mean()
     for _ in range(60):

@@ -84,7 +84,9 @@ def test_a_step_waits_for_nothing_and_makes_nothing_on_the_cpu(paper, finished, 
     """On the device "meta" tensors have no values: whoever asks for one, or mixes in a tensor of the CPU, fails. One
     wait is left: the CRF asks whether its weights have become too small for the fast way."""
     asked, result = finished(paper)
-    model = paper.build(result.context, asked.settings).to("meta").train()
+    model = paper.build(result.context, asked.settings)
+    paper.initialise(model, result.context, asked.settings)
+    model.to("meta").train()
     data = asked.task.bind(asked.data, result.context)
     monkeypatch.setattr(torch, "autocast", lambda *arguments, **options: nullcontext())  # "meta" has none
     monkeypatch.setattr(crf, "_log_likelihood", lambda *arguments: crf._Scaled.apply(*arguments)[0])

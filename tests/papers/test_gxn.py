@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from lib.layers.decoder import END, PAD
-from lib.papers.gxn import ModelSettings, reward
+from lib.papers.gxn import ModelSettings, Reward
 
 
 @pytest.mark.parametrize("name", ("cider", "bleu"))
 def test_a_reward_judges_by_the_captions_of_the_same_picture(name):
-    judge = reward(name, [[[3, 4, 7, 8, END], [3, END]], *[[[5, 6, 7, 9, END]]] * 5])
+    judge = Reward(name, [[[3, 4, 7, 8, END], [3, END]], *[[[5, 6, 7, 9, END]]] * 5])
     said = torch.tensor([[3, 4, 7, 8, END], [3, 4, 7, 8, END], [3, 4, 7, 8, PAD]])
     own, other, unfinished = judge(said, torch.tensor([0, 1, 0])).tolist()
     assert own > unfinished > other >= 0

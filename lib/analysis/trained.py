@@ -1,0 +1,37 @@
+"""Which trained model a notebook looks into."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lib import predict
+from lib.run.paper import find_paper
+from lib.run.store import REPORTS, read
+
+
+def to_look_into(paper: str, runs: pd.DataFrame, parameters: Mapping, reports: Path = REPORTS) -> tuple[Any, str]:
+    """A trained model as a predictor, and what it is: the one that the report ships, or, where parameters are not the
+    notebook's own or none ships, of one's own `runs` (rows of `experiment.ablate`) the one that is best on dev.
+
+    Raises FileNotFoundError where there is neither; a record that a report carries has no weights.
+    """
+    found = find_paper(paper)
+    shipped = any(reports.glob(f"iconworld*/{found.name}/model/*/result.json"))
+    mine = [result for result in map(read, map(Path, runs["folder"])) if result.has_weights]
+    if shipped and (as_given(parameters) or not mine):
+        return predict.load(paper), f"{found.VARIANTS[found.main].title}, the trained model that the report ships"
+    if not mine:
+        raise FileNotFoundError(f"{paper}: found records of runs only; train one of them with lib.run")
+    task = found.task(found.Settings())
+    best = (max if task.mode == "max" else min)(mine, key=lambda result: result.scores["dev"][task.monitor])
+    title = found.VARIANTS[best.variant].title
+    return predict.load(best.folder), f"{title}, seed {best.seed}, best of your runs on dev"
+
+
+def as_given(parameters: Mapping) -> bool:
+    """Whether a notebook's parameters are those it is stored with: IconWorld, smoke, one seed, nothing else said."""
+    stored = {"profile": "smoke", "seeds": [0]} | {"dataset": parameters["dataset"]}
+    said = {name: value for name, value in parameters.items() if value is not None}
+    return said == stored and parameters["dataset"].startswith("iconworld")
