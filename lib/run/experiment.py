@@ -29,7 +29,8 @@ from lib.run.store import RUNS, DamagedRun, Result
 from lib.run.training import fit
 
 # Where files lie: what is in them is in the data's fingerprint. And how it is computed, which has entries of its own.
-NOT_DECIDING = {"data_dir", "word_vectors", "precision", "threads"}
+FOLDERS = {"data_dir", "captions_dir"}
+NOT_DECIDING = {*FOLDERS, "word_vectors", "precision", "threads"}
 
 
 @dataclass(frozen=True)
@@ -257,7 +258,7 @@ def _finish(asked: Run, data, model, history: list[dict], folder: Path) -> None:
     groups = {f"group {name}": np.asarray(mask, bool) for name, mask in task.groups(data).items()}
     seconds = history[-1]["seconds"] if history else 0.0
     story = {"scores": scores, "history": history, "seconds": seconds}
-    settings = {name: value for name, value in dataclasses.asdict(asked.settings).items() if name != "data_dir"}
+    settings = {name: value for name, value in dataclasses.asdict(asked.settings).items() if name not in FOLDERS}
     about = {"identity": asked.identity, "settings": settings, "provenance": provenance()}
     content = {**_named_run(asked), **about, **story}
     store.write_result(folder, statistics | groups, **content)

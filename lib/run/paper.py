@@ -14,7 +14,7 @@ import numpy as np
 
 from lib.names import require_known
 
-PAPERS = ("vse", "maf", "gxn", "k3m")  # modules of lib.papers
+PAPERS = ("vse", "maf", "cmkp", "gxn", "k3m")  # modules of lib.papers
 
 
 @dataclass(frozen=True)
