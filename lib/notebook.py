@@ -133,10 +133,11 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def student(path: Path, folder: Path = ROOT / "student") -> Path:
-    """A copy of a notebook in `folder` without outputs and without the cells tagged `solution`."""
+    """A copy of a notebook in `folder` without outputs, with an empty cell to answer in for each tagged `solution`."""
     notebook = clean(nbformat.read(path, as_version=4))
-    notebook.cells = [cell for cell in notebook.cells if "solution" not in cell.metadata.get("tags", [])]
     for cell in notebook.cells:
+        if "solution" in cell.metadata.get("tags", []):
+            cell.cell_type, cell.source, cell.metadata.tags = "code", "", ["answer"]
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     folder.mkdir(exist_ok=True)
