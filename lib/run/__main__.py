@@ -59,7 +59,7 @@ def _run(arguments: Sequence[str]) -> None:
     result = experiment.run(paper, variant, _seed(seed), settings, folder, log=_say)
     if records:
         keep_records([result], Path(records))
-    _say(f"{paper} {variant} seed {seed}: {result.folder}")
+    _say(f"{paper} {variant} seed {seed}: done, in {result.folder.name}")
 
 
 def _say(line: str) -> None:
