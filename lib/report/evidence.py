@@ -42,9 +42,9 @@ class Evidence:
     def provenance(self) -> Markdown:
         """Where its numbers come from, for under a table."""
         said, runs = self.story["report"], self.story["runs"]
-        command = self.story.get("command", "")
+        command = f" `{self.story['command']}`" if "command" in self.story else ""  # older reports did not keep it
         made = f"profile {self.story['profile']}, commit {said['commit']}, {said['time'][:10]}, {said['hardware']}"
-        return Markdown(f"*{len(runs)} runs, {made}. `{command}`*")
+        return Markdown(f"*{len(runs)} runs, {made}.{command}*")
 
 
 def reports(root: Path = REPORTS) -> list[tuple[str, str]]:
