@@ -129,6 +129,12 @@ def report(runs: pd.DataFrame, parameters: Mapping, data: KeyphraseData) -> Repo
     return Report("cmkp", runs, dict(parameters) | {"dataset": data.corpus.name})
 
 
+def keep(out: Report, name: str, title: str, figure: plt.Figure) -> None:
+    """Put a figure of posts into a report, if its pictures may be shown: others' belong to their photographers."""
+    if out.dataset.startswith("iconworld"):
+        out.figure(name, title, figure)
+
+
 def histories(runs: pd.DataFrame) -> pd.DataFrame:
     """What happened in each epoch, with the score of the output that a row is."""
     found = experiment.histories(runs)

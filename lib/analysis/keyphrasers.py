@@ -120,6 +120,14 @@ class Keyphraser:
         chosen = [i for i in among if right in (None, is_right(self.posts[i], self.said[i]))]
         return sorted(chosen, key=lambda i: self.posts[i].image is None)[:count]
 
+    def telling(self, kind: str) -> int:
+        """A test post of a kind that it gets right, if there is one."""
+        return (self.some(kind, 1, right=True) or self.some(kind, 1) or [0])[0]
+
+    def one_of_each(self) -> list[int]:
+        """Such a post of each kind."""
+        return list(dict.fromkeys(self.telling(kind) for kind in self.kinds))
+
     def seen(self, posts: Sequence[int], **changes) -> Split:
         """Some test posts as a split of their own, with `changes`: the same `image`, `ocr`, `attributes` or
         `keyphrases` for all of them."""
