@@ -235,6 +235,8 @@ def deviations(settings: cmkp.Settings, data: KeyphraseData) -> list[str]:
         "(the paper: five of 1,000 words, by a network trained on COCO)",
         f"width {s.dim}, {s.text_layers} layers of the text encoder, {s.heads} heads of {s.head_dim} (the released "
         "code: 300, two, four of 128); a classifier of two layers (the paper: an MLP; the released one has one layer)",
+        f"each memory's question is its {s.pool} (the released code: the maximum of text and attributes, the mean of "
+        "regions)",
         f"{s.epochs} epochs of batches of {s.batch_size} at {s.learning_rate:g}, of which dev chooses one by MAP@5 "
         "(the released code: up to 15 at 0.001, halved by dev's loss); stage 2 goes on from the epoch that was chosen",
         "OCR words count if the training split has them; the released code took the test posts' words too",
