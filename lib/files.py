@@ -46,6 +46,13 @@ def new_folder(parent: Path, prefix: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what `replacing` had begun in a folder when it was killed; nobody else may be writing there."""
+    for path in folder.glob(".*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+
+
 def publish(folder: Path, target: Path) -> None:
     """Give a prepared folder its final name, after all its files have reached the disk."""
     for path in folder.rglob("*"):

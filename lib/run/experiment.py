@@ -17,7 +17,7 @@ from accelerate.utils import set_seed
 from filelock import FileLock
 
 from lib import precision
-from lib.files import write_json, write_tensors
+from lib.files import remove_unfinished, write_json, write_tensors
 from lib.names import require_known
 from lib.progress import told_to
 from lib.run import pool, store
@@ -164,16 +164,20 @@ def run(
 
 
 def make(
-    asked: Run, folder: Path = RUNS, log: Callable[[str], None] = print, checkpoint_seconds: float = 60
+    asked: Run,
+    folder: Path = RUNS,
+    log: Callable[[str], None] = print,
+    checkpoint_seconds: float = 60,
+    whole: bool = False,
 ) -> Result:
-    """The result of what is asked for, as `run` makes it."""
+    """The result of what is asked for, as `run` makes it; `whole` says that its weights will be used."""
     store.remember(Path(folder))
     target = store.home(folder, asked.paper, asked.name, asked.key)
-    if finished(target, log) is None:
-        made = {needed.key: make(needed, folder, log, checkpoint_seconds) for needed in asked.needs}
+    if finished(target, log, whole) is None:
+        made = {needed.key: make(needed, folder, log, checkpoint_seconds, True) for needed in asked.needs}
         target.mkdir(parents=True, exist_ok=True)
         with _turn(target / "lock") as state:
-            if finished(target, lambda line: None) is None:  # nor has another process finished it meanwhile
+            if finished(target, lambda line: None, whole) is None:  # nor has another process finished it meanwhile
                 if state.is_main_process:
                     log(f"{asked.paper} {asked.variant} seed {asked.seed}")
                 parent = made[asked.parent.key] if asked.parent else None
@@ -181,10 +185,10 @@ def make(
     return store.read(target, asked.output)
 
 
-def finished(folder: Path, log: Callable[[str], None] = print) -> Result | None:
+def finished(folder: Path, log: Callable[[str], None] = print, whole: bool = False) -> Result | None:
     """The result in a run's folder, None where there is none; a damaged one is named and made again."""
     try:
-        return store.read(folder)
+        return store.read(folder).check(whole)
     except FileNotFoundError:
         return None
     except DamagedRun as error:
@@ -224,6 +228,7 @@ def _train(asked: Run, parent: Result | None, target: Path, state, log, checkpoi
     context = task.context(asked.data, parent.context if parent else None)
     data = task.bind(asked.data, context)
     if state.is_main_process:
+        remove_unfinished(target)
         write_json(target / "settings.json", _named_run(asked) | dataclasses.asdict(settings))
         write_json(target / "context.json", context)
     with told_to(log), precision.threads(settings.threads):

@@ -37,7 +37,8 @@ def main(sizes=(10_000, 100_000, 1_000_000)) -> None:
                 store.append(keys(size + i * BATCH, size + (i + 1) * BATCH), rows)
 
             opened = seconds(lambda i, store=store: FeatureCache(store.folder, (WIDTH,)).positions(), 3)
-            print(f"{size:9,} rows: append {BATCH} {1e3 * seconds(append):.2f} ms, open {1e3 * opened:.1f} ms", flush=True)
+            appended = seconds(append)
+            print(f"{size:9,} rows: append {1e3 * appended:.2f} ms, open {1e3 * opened:.1f} ms", flush=True)
     with TemporaryDirectory() as folder:
         wide = FeatureCache(Path(folder) / "table", (49, 1280))
         wide.append(keys(0, 256), np.ones((256, 49, 1280)))
