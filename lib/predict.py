@@ -20,7 +20,6 @@ def load(run: str | Path):
     result = read(folder)
     if not result.has_weights:
         raise FileNotFoundError(f"{folder}: found the record of a run without its weights; train it with lib.run")
-    result.check(whole=True)
     said = {name: _single(value) for name, value in result.predictions().items()}
     paper = find_paper(result.paper)
     return paper.predictor(load_model(result), result.context, settings_of(result), said)

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 
+from lib import predict
 from lib.run import experiment, store
 from lib.run.experiment import ablate, plan, run
 
@@ -65,6 +66,27 @@ def test_a_damaged_file_of_a_finished_run_is_found_and_made_again(finished, name
     assert any(name in line and "again" in line for line in lines)
     again = store.read(parent.folder).check(whole=True)
     assert all(torch.equal(weight, before[name]) for name, weight in again.weights().items()) and child.has_weights
+
+
+@pytest.mark.parametrize("name", store.OTHERS)
+def test_a_predictor_of_a_damaged_run_says_so(finished, name):
+    for damage in (FLIPPED, CUT, EMPTY):
+        path = finished.folder / name
+        content = path.read_bytes()
+        path.write_bytes(damage(content))
+        with pytest.raises(store.DamagedRun, match=f"{name}: found .* again"):
+            predict.load(finished.folder)
+        path.write_bytes(content)
+
+
+def test_a_predictor_of_a_run_of_older_code_says_so(finished):
+    path = finished.folder / "settings.json"
+    stored = json.loads(path.read_text())
+    del stored["width"]
+    path.write_text(json.dumps(stored))
+    (finished.folder / store.SUMS).unlink()  # as older runs are
+    with pytest.raises(ValueError, match="found a run of other code, whose settings differ in width"):
+        predict.load(finished.folder)
 
 
 def test_a_cut_file_of_a_run_that_nobody_starts_from_is_found_by_its_size(finished):
