@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
+
+from lib.files import locked
 
 KEY_BYTES, SUM_BYTES = 32, 4
 
@@ -57,7 +58,7 @@ class FeatureCache:
             raise ValueError(f"{self.folder}: rows of shape {rows.shape}, expected {(len(keys), *self.row_shape)}")
         if not np.isfinite(rows).all():
             raise ValueError(f"{self.folder}: a feature is not finite in {self.dtype}, expected finite numbers")
-        with FileLock(self.folder / "lock"):
+        with locked(self.folder / "lock"):
             known = self.positions()
             fresh = {key: i for i, key in enumerate(keys) if key not in known}  # each key once
             end, summed = self._count, len(self._sums)

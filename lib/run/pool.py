@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from queue import SimpleQueue
 from threading import Thread
 
@@ -33,10 +34,15 @@ class Job:
     after: tuple[str, ...] = ()
 
 
+def processes() -> PartialState:
+    """The processes that `accelerate launch` started, which wait for each other as long as anything takes."""
+    return PartialState(cpu=device().type == "cpu", timeout=timedelta(days=365))
+
+
 def at_once(jobs: int, threads: int) -> int:
     """How many of so many jobs of so many threads to do at a time. A GPU is not shared, and neither are the processes
     that `accelerate launch` started."""
-    alone = device().type == "cpu" and PartialState(cpu=True).num_processes == 1
+    alone = device().type == "cpu" and processes().num_processes == 1
     return max(1, min(jobs, torch.get_num_threads() // threads, AT_ONCE)) if alone else 1
 
 

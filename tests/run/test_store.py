@@ -116,7 +116,7 @@ def test_a_finished_run_is_read_where_nothing_can_be_written(finished, monkeypat
     def refused(*arguments, **options):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(experiment, "FileLock", refused)
+    monkeypatch.setattr(experiment, "locked", refused)
     monkeypatch.setattr(experiment.Path, "mkdir", refused)
     monkeypatch.setattr(experiment, "write_json", refused)
     assert run(TOY, "pretrain", 0, QUICK, finished.folder.parents[1], silent) == finished
