@@ -1,9 +1,10 @@
 """CMKP as experiments: the paper's table 2, its two stages, and the released code's habits.
 
-Rows of the table that are left out: CLS-BUTD-MAX, CLS-BUTD-AVG and the variants with its 36 objects (a detector trained
-on Visual Genome is not at hand; the grid was better in the paper's full model), CLS-TMN and GEN-TOPIC (a neural topic
-model beside the classifier or the generator, papers of their own), CLS-BAN (bilinear attention, from question
-answering). The files named below are those of github.com/yuewang-cuhk/CMKP/tree/master/unified_model.
+Rows of the table that are left out: CLS-BUTD-MAX, CLS-BUTD-AVG and the variants with its 36 objects (its detector, of
+Visual Genome, is not at hand, and the grid was better in the paper's full model; any row here reads the objects of
+another detector with `regions="detector"`), CLS-TMN and GEN-TOPIC (a neural topic model beside the classifier or the
+generator, papers of their own), CLS-BAN (bilinear attention, from question answering). The files named below are those
+of github.com/yuewang-cuhk/CMKP/tree/master/unified_model.
 """
 
 import hashlib
