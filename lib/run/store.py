@@ -111,6 +111,11 @@ class Result:
         mask = self._arrays[f"group {metric.removesuffix(f'/{plain}')}"]
         return self.statistics(plain) * mask[:, None]
 
+    @property
+    def units(self) -> int:
+        """How many test units there are."""
+        return len(next(iter(self._arrays.values()), ()))
+
     def without_group(self, metric: str) -> str:
         """The metric that "group/metric" is of some units; a name that is a metric itself stays as it is."""
         return metric if self._stored(metric) in self._arrays else metric.partition("/")[2]
