@@ -16,6 +16,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, set_seed
 
 from lib import precision
+from lib.encoders.words import vectors_file
 from lib.files import locked, remove_unfinished, write_json, write_tensors
 from lib.names import require_known
 from lib.progress import told_to
@@ -108,6 +109,8 @@ def _settings(paper: str, variant: str, settings: Mapping | None):
     for name in overrides:
         require_known("setting", name, fields)
     overrides = {name: _plain(value) for name, value in overrides.items()}
+    if isinstance(vectors := overrides.get("word_vectors"), str):
+        overrides["word_vectors"] = vectors_file(vectors)
     return found.Settings(**{**found.PROFILES[profile], **found.VARIANTS[variant].changes, **overrides})
 
 

@@ -89,7 +89,8 @@ def _next(todo: Sequence[Job], done: set[str], names: set[str]) -> Job | None:
 
 def _start(heard: SimpleQueue) -> subprocess.Popen:
     # The workers find our package wherever they stand, and relative paths stay those of the caller.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1"}  # whatever the caller's locale
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8"}
     worker = subprocess.Popen(WORKER, env=environment, errors="replace", **pipes)
     Thread(target=_listen, args=(worker, heard), daemon=True).start()

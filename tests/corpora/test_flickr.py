@@ -182,7 +182,7 @@ def test_half_a_character_is_named(karpathy):
 
 
 def test_a_caption_index_of_thousands_of_digits_is_named(official):
-    with open(official / "Flickr8k.token.txt", "a") as file:
+    with open(official / "Flickr8k.token.txt", "a", encoding="utf-8") as file:
         file.write(f"\na.jpg#{'9' * 5000}\tendless")
     with pytest.raises(DataError, match=r"token.txt:\d+: found caption index '9+…, expected a number"):
         load("flickr8k", official)

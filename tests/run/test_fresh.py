@@ -1,11 +1,15 @@
 """What was corrected while a kernel runs is read again; what was not is remembered."""
 
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 
 import pytest
 
 from lib.run import experiment
+from lib.setup import ROOT
 from lib.tasks import retrieval
 from tests.album import write_album
 
@@ -44,6 +48,25 @@ def test_pictures_that_come_later_are_seen_by_a_table(tmp_path, monkeypatch):
     with warnings.catch_warnings(action="error"):
         again = experiment.ablate("vse", ["sum"], [0], settings, tmp_path / "runs", lambda line: None)
     assert first["folder"].tolist() != again["folder"].tolist()
+
+
+ASCII = """
+import sys
+from lib.run.experiment import run
+settings = {"dataset": "captions", "data_dir": sys.argv[1], "image_size": 32, "epochs": 1}
+result = run("vse", "sum", 0, settings, sys.argv[2])
+print("words", chr(0x72D7) in result.context["words"])
+"""
+
+
+def test_a_run_under_another_locale_reads_and_writes_the_same(tmp_path):
+    root = write_album(tmp_path / "data")
+    tokens = root / "Flickr8k.token.txt"
+    tokens.write_text(tokens.read_text(encoding="utf-8").replace("picture", chr(0x72D7)), encoding="utf-8")
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-W", "error::EncodingWarning", "-c", ASCII, root, tmp_path / "runs"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | plain, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "words True", done.stderr[-2000:]
 
 
 def test_what_was_not_changed_is_read_once(tmp_path):
