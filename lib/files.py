@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -59,7 +59,8 @@ def locked(path: Path) -> Iterator[None]:
             lock.acquire(timeout=patience)
         except Timeout:
             patience *= 2
-            tell(f"waiting for {path}, held by {holder.read_text('utf-8') if holder.exists() else 'another process'}")
+            with suppress(FileNotFoundError):  # it may end just now
+                tell(f"waiting for {path}, held by {holder.read_text('utf-8')}")
     try:
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
