@@ -15,6 +15,7 @@ CORPORA = {
     "flickr8k": "lib.corpora.flickr:load",
     "flickr30k": "lib.corpora.flickr:load",
     "coco": "lib.corpora.flickr:load",
+    "captions": "lib.corpora.flickr:load",  # for anybody's own captioned pictures
     "twitter2015": "lib.corpora.tweets:load",
     "twitter2017": "lib.corpora.tweets:load",
     "conll-images": "lib.corpora.tweets:load",
@@ -24,6 +25,14 @@ CORPORA = {
     "k3m": "lib.corpora.products:load",
     "fashion": "lib.corpora.products:load",
 }
+
+CAPTIONED = ("iconworld-captions", "flickr8k", "flickr30k", "coco", "captions")
+
+
+def require_captioned(name: str) -> None:
+    """DataError for a name that is not that of a corpus of captioned pictures."""
+    if name not in CAPTIONED:
+        raise DataError(f"corpus {name!r} has no captions, expected one of {', '.join(CAPTIONED)}")
 
 
 def load(name: str, root: str | Path | None = None, **options) -> Corpus:
@@ -52,4 +61,5 @@ __all__ = [
     "load",
     "open_picture",
     "picture_key",
+    "require_captioned",
 ]

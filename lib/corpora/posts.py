@@ -66,7 +66,7 @@ def load(name: str, root: str | Path | None, limit: int | None = None, seed: int
         notes["valid posts with a test post's text"] = same
     train, dev, test = (tuple(_example(root, post) for post in posts) for posts in (train, dev, test))
     train = train[:limit]
-    notes["missing pictures"] = count_missing(train + dev + test)
+    notes["missing pictures"] = count_missing(train + dev + test, ["images"])
     return Corpus(name, train, dev, test, fingerprint(train, dev, test), notes)
 
 

@@ -63,7 +63,8 @@ def settings_of(result: Result):
 
 
 def load_model(result: Result) -> torch.nn.Module:
-    """The trained model of a run, whole or as shipped."""
+    """The trained model of a run, whole or as shipped. Raises DamagedRun for a run whose files are not as written."""
+    result.check(whole=True)
     paper, settings = find_paper(result.paper), settings_of(result)
     model = paper.build(result.context, settings).eval()
     weights = {name: w.float() if w.is_floating_point() else w for name, w in result.weights().items()}

@@ -66,7 +66,7 @@ def judged_numbers(runs: pd.DataFrame, paper: str, dataset: str) -> pd.DataFrame
 
     def settings(variant: str) -> Mapping:
         result = results_of(runs, paper, variant)[0]
-        return result.settings or result.identity["settings"]
+        return (result.settings or result.identity["settings"]) | {"test examples": result.units}
 
     return judge_numbers(paper, dataset, values, settings)
 

@@ -57,6 +57,7 @@ class KeyphraseSettings(TrainingSettings):
 
     def __post_init__(self):
         super().__post_init__()
+        corpora.require_captioned(self.captions)
         for wording in self.wordings:
             require_known("wordings", wording, ("attributes", "ocr"))
         require_known("ocr", self.ocr, ("file", "tesseract", "none"))
