@@ -43,8 +43,10 @@ def encoder(settings) -> RegionEncoder:
 
 def features(listings: Iterable[Product | Question], settings) -> tuple[dict, Features]:
     """The rows by picture, -1 for none, and the regions of each, computed at most once in the life of the cache."""
-    distinct = list(dict.fromkeys(shown(listing) for listing in listings))
-    return {picture: row for row, picture in enumerate(distinct)}, encoder(settings).features(distinct)
+    distinct, regions = list(dict.fromkeys(shown(listing) for listing in listings)), encoder(settings)
+    found = regions.features(distinct)
+    known = Features(found.rows[:, : regions.most], found.positions)  # a batch copies no places that nobody fills
+    return {picture: row for row, picture in enumerate(distinct)}, known
 
 
 def product_of(listing: Product | Question) -> Product:
