@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
@@ -16,7 +17,7 @@ from lib.report.tables import ablation_table
 from lib.run import experiment, store
 from lib.run.training import batch_plan
 from lib.tasks import products
-from lib.tasks.listings import Split
+from lib.tasks.listings import Split, View
 from lib.tasks.products import ProductData
 
 TITLES = {name: variant.title for name, variant in k3m.VARIANTS.items()}
@@ -63,9 +64,14 @@ def what_changes(rows: Sequence[str]) -> pd.DataFrame:
                         index=pd.Index(rows, name="variant"))  # fmt: skip
 
 
+def table_rows(rows: Sequence[str]) -> list[str]:
+    """Those that are tuned on data as they are."""
+    return [name for name in rows if not robustness.TUNED.fullmatch(name) and not name.endswith("-unnamed")]
+
+
 def plain(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that are rows of the table: tuned on data as they are."""
-    return runs[~robustness.is_tuned(runs) & ~runs["variant"].str.endswith("-unnamed")].reset_index(drop=True)
+    """The runs of these."""
+    return runs[runs["variant"].isin(table_rows(runs["variant"]))].reset_index(drop=True)
 
 
 def ablation(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
@@ -79,23 +85,23 @@ def costs(rows: Sequence[str], settings: Mapping) -> pd.DataFrame:
     for name in rows:
         asked = experiment.resolve("k3m", name, settings)
         data = products.load(asked)
-        context = products.context(data)
-        model, split = k3m.build(context, asked), Split({"clean": data.views["train"]["clean"]}, context, asked)
-        steps = len(batch_plan(split.lengths, asked.batch_size, 0, 0)) * asked.epochs
-        before = -(-len(split.clean.items) // asked.batch_size) * asked.pretraining_epochs
-        count = sum(weight.numel() for weight in model.parameters())
-        found.append({"variant": TITLES[name], "weights, thousands": round(count / 1000),
-                      "pretraining steps": before if k3m.VARIANTS[name].parent else 0, "tuning steps": steps,
-                      "pieces a listing": _pieces(split, asked)})  # fmt: skip
+        view, context = data.views["train"]["clean"], products.context(data)
+        count = len(view.items) * ("classification" in asked.tasks) + len(view.pairs) + len(view.questions)
+        steps = [len(batch_plan(np.zeros(n), asked.batch_size, 0, 0)) for n in (len(view.items), count)]
+        split = Split({"clean": View(view.items[:1000])}, context, asked)
+        weights = sum(weight.numel() for weight in k3m.build(context, asked).parameters())
+        found.append({"variant": TITLES[name], "weights, thousands": round(weights / 1000),
+                      "pretraining steps": steps[0] * asked.pretraining_epochs * bool(k3m.VARIANTS[name].parent),
+                      "tuning steps": steps[1] * asked.epochs, "pieces a listing": _pieces(split)})  # fmt: skip
     return pd.DataFrame(found)
 
 
-def _pieces(split: Split, settings: k3m.Settings) -> float:
+def _pieces(split: Split) -> float:
     """How many pieces of text are read of an item, each triple's included."""
     listings, rows = split.clean.listings, split.clean.items
-    spans, mask = listings.properties.padded(rows)
+    properties, mask = listings.properties.padded(rows)
     values, _ = listings.values.padded(rows)
-    triples = (listings.spans.lengths[spans] + listings.spans.lengths[values]) * mask
+    triples = (listings.spans.lengths[properties] + listings.spans.lengths[values]) * mask
     return round(float(listings.texts.lengths[rows].mean() + triples.sum(1).mean()), 1)
 
 
@@ -139,8 +145,12 @@ def scores_figure(runs: pd.DataFrame, data: ProductData) -> plt.Figure:
         limits = {"accuracy": ceiling(data.corpus.test)["all"]["all"], "Rank@10": answers["both"]["Rank@10"]}
     best = shown.groupby("variant")["accuracy"].mean().idxmax()
     title = f"{TITLES[best]} tells the most categories"
-    metrics = _known(runs, ["accuracy", "F1", "Rank@10"])
-    return plots.dots(shown, metrics, title, TITLES, k3m.PAPER.main, limits=limits)
+    return plots.dots(shown, cells_kept(runs), title, TITLES, k3m.PAPER.main, limits=limits)
+
+
+def cells_kept(runs: pd.DataFrame) -> list[str]:
+    """The metrics of which a report has a table of all cells."""
+    return _known(runs, ["accuracy", "F1", "Rank@10"])
 
 
 def _known(runs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:

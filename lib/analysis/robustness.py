@@ -1,5 +1,6 @@
 """Robustness of products' models (K3M): what befalls a listing, scores in all 29 cells, and their curves."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -13,7 +14,8 @@ from lib.report import plots
 PERCENT = (0, 20, 50, 80, 100)
 NAMED = {"TMR": "title missing", "IMR": "picture missing", "MMR": "one of the two missing", "TNR": "title foreign",
          "INR": "picture foreign", "TINR": "both foreign", "MNR": "title, picture or both foreign"}  # fmt: skip
-TUNED = r"(.*)-((?:TMR|TNR|TINR)\d+)"  # a row that is tuned on degraded data: of which row, in which cell
+# A row that is tuned on degraded data: of which row it is, of which kind, at how many per cent
+TUNED = re.compile(r"(.*)-(TMR|TNR|TINR)(\d+)")
 
 
 def fates(products: Sequence[Product], which: int) -> plt.Figure:
@@ -57,16 +59,15 @@ def cells_table(runs: pd.DataFrame, metric: str, names: Mapping[str, str]) -> pd
 
 def is_tuned(runs: pd.DataFrame) -> pd.Series:
     """Which runs were tuned on degraded data."""
-    return runs["variant"].str.fullmatch(TUNED)
+    return runs["variant"].map(lambda name: bool(TUNED.fullmatch(name)))
 
 
 def tuned(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     """A metric of the runs that were tuned at a ratio, as `cells` has it; `variant` is the row that they are of."""
     rows = runs[is_tuned(runs)]
-    parts = rows["variant"].str.extract(TUNED)
-    cell = parts[1].str.extract(r"([A-Z]+)(\d+)") if len(rows) else pd.DataFrame({0: [], 1: []})
-    columns = dict(variant=parts[0], seed=rows["seed"], kind=cell[0], percent=cell[1].astype(int), value=rows[metric])
-    return pd.DataFrame(columns).reset_index(drop=True)
+    parts = [TUNED.fullmatch(name).groups() for name in rows["variant"]]
+    where = pd.DataFrame(parts, columns=["variant", "kind", "percent"]).astype({"percent": int})
+    return where.assign(seed=rows["seed"].to_numpy(), value=rows[metric].to_numpy())
 
 
 def tuned_table(runs: pd.DataFrame, metrics: Sequence[str], names: Mapping[str, str]) -> pd.DataFrame:

@@ -68,6 +68,14 @@ class Shelf:
         right = [i for i, seen in said if self.category(seen) == self.items[i].category]
         return (right or found)[0]
 
+    @property
+    def stranger(self) -> int:
+        """The next listing that is of another category, and has a title and a picture."""
+        after = [*range(self.example + 1, len(self.items)), *range(self.example)]
+        mine = self.items[self.example].category
+        others = (i for i in after if self.items[i].category != mine)
+        return next((i for i in others if self.items[i].title and self.items[i].image), after[0])
+
     def look(self, items: Sequence[Product], change: Change | None = None) -> list[dict]:
         """How the model came to what it makes of some listings, perhaps changed: see `Predictor.inspect`."""
         return self.predictor.look([replace(item, **(change or {})) for item in items])

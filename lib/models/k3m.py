@@ -190,8 +190,10 @@ class K3M(nn.Module):
         return self.heads["alignment"](torch.cat([(left - right).abs(), left * right], -1))[:, 0].float()
 
     def answer(self, c: Tensor, values: Tensor) -> Tensor:
-        """Scores (Q, C) of candidate values (C, d) for items with a question (Q, d)."""
-        return (self.heads["questions"](c) @ values.T).float() / self.settings.width**0.5
+        """Scores (Q, C) of candidate values (C, d) for items with a question (Q, d): how near to each the head moves
+        c*. It starts at c* itself, which link prediction has brought into the space of the values."""
+        asked, values = (F.layer_norm(x, x.shape[-1:]) for x in (c + self.heads["questions"](c), values))
+        return (asked @ values.T).float() / self.settings.width**0.5
 
 
 # ---- what reads a batch: states {"text": (B, T, d), "image": (B, R, d), ...} and gates of it ----
