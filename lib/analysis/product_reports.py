@@ -13,6 +13,7 @@ from lib.corpora.iconworld.products import answer_ceiling, ceiling
 from lib.corpora.types import Product, open_picture
 from lib.papers import k3m
 from lib.report import plots
+from lib.report.claims import comparisons
 from lib.report.tables import ablation_table
 from lib.run import experiment, store
 from lib.run.training import batch_plan
@@ -62,6 +63,13 @@ def what_changes(rows: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame({"what it is": [TITLES[name] for name in rows],
                          "what it changes": [", ".join(changes[name]) or "nothing" for name in rows]},
                         index=pd.Index(rows, name="variant"))  # fmt: skip
+
+
+def by_seeds(rows: Sequence[str], seeds: Sequence[int]) -> tuple[list[str], list[str]]:
+    """The rows that no verdict compares, for which three seeds will do, and those that are run with all of them."""
+    compared = {claim[side] for claim in comparisons("k3m") for side in ("above", "below") if side in claim}
+    few = [name for name in rows if name not in compared] if len(seeds) > 3 else []
+    return few, [name for name in rows if name not in few]
 
 
 def table_rows(rows: Sequence[str]) -> list[str]:

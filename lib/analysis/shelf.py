@@ -70,11 +70,10 @@ class Shelf:
 
     @property
     def stranger(self) -> int:
-        """The next listing that is of another category, and has a title and a picture."""
+        """The next listing of another category, with a title and a picture where there is one."""
         after = [*range(self.example + 1, len(self.items)), *range(self.example)]
-        mine = self.items[self.example].category
-        others = (i for i in after if self.items[i].category != mine)
-        return next((i for i in others if self.items[i].title and self.items[i].image), after[0])
+        others = [i for i in after if self.items[i].category != self.items[self.example].category]
+        return max(others or after, key=lambda i: bool(self.items[i].title) + bool(self.items[i].image))
 
     def look(self, items: Sequence[Product], change: Change | None = None) -> list[dict]:
         """How the model came to what it makes of some listings, perhaps changed: see `Predictor.inspect`."""
