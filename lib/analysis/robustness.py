@@ -59,7 +59,7 @@ def cells_table(runs: pd.DataFrame, metric: str, names: Mapping[str, str]) -> pd
 
 def is_tuned(runs: pd.DataFrame) -> pd.Series:
     """Which runs were tuned on degraded data."""
-    return runs["variant"].map(lambda name: bool(TUNED.fullmatch(name)))
+    return runs["variant"].map(lambda name: bool(TUNED.fullmatch(name))).astype(bool)
 
 
 def tuned(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -73,16 +73,16 @@ def tuned(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
 def tuned_table(runs: pd.DataFrame, metrics: Sequence[str], names: Mapping[str, str]) -> pd.DataFrame:
     """What tuning at the ratio gives: each metric of a row in a cell, mean over seeds, tuned on clean data and tuned on
     data that are degraded alike; empty where no row was tuned so."""
-    table = pd.DataFrame()
+    where, table = ["variant", "kind", "percent"], {}
+    if not is_tuned(runs).any():
+        return pd.DataFrame()
     for metric in metrics:
-        at_test = cells(runs[~is_tuned(runs)], metric).groupby(["variant", "kind", "percent"], sort=False)["value"]
-        at_ratio = tuned(runs, metric).groupby(["variant", "kind", "percent"], sort=False)["value"]
-        table[f"{metric}, tuned at the ratio"] = at_ratio.mean()
-        table[f"{metric}, tuned clean"] = at_test.mean().reindex(table.index)
-    table = table.reset_index()
-    cell = table["kind"] + table["percent"].astype(str)
-    left = {"variant": table["variant"].replace(names), "cell": cell}
-    return pd.DataFrame({**left, **table.drop(columns=["variant", "kind", "percent"])})
+        at_test = cells(runs[~is_tuned(runs)], metric).groupby(where, sort=False)["value"].mean()
+        table[f"{metric}, tuned at the ratio"] = tuned(runs, metric).groupby(where, sort=False)["value"].mean()
+        table[f"{metric}, tuned clean"] = at_test.reindex(table[f"{metric}, tuned at the ratio"].index)
+    found = pd.DataFrame(table).reset_index()
+    found["cell"] = found["kind"] + found["percent"].astype(str)
+    return found.replace({"variant": names})[["variant", "cell", *table]]
 
 
 # ---- curves ----

@@ -117,7 +117,7 @@ def test_rows_of_a_profile():
     assert k3m.rows("smoke", "fashion") == k3m.rows("smoke", "iconworld-products") == ["text-only", "k3m"]
     small, real = k3m.rows("small", "iconworld-products"), k3m.rows("small", "fashion")
     assert set(small) | set(real) == set(k3m.VARIANTS) - {"pretraining"} and small[-1] == real[-1] == "k3m"
-    assert k3m.VARIANTS["two-stream-TINR50"].changes["ratio"] == 0.5 and len(small) == 43 and len(real) == 12
+    assert k3m.VARIANTS["two-stream-TINR50"].changes["ratio"] == 0.5 and len(small) == 45 and len(real) == 12
 
 
 def test_a_title_that_may_not_name_its_category_does_not(shop, folder):
