@@ -1,5 +1,6 @@
 """A trained K3M beside the test products: what it looks at, what it finds near, and what changes that."""
 
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -94,14 +95,15 @@ class Shelf:
         item = self.items[i]
         like = plots.TRUE if item.category == of.category else plots.WRONG
         frame = plots.RIGHT if item.product == of.product else like
-        return item.image, f"{score:.2f} {item.category}: {item.title}", frame
+        return item.image, textwrap.shorten(f"{score:.2f} {item.category}: {item.title}", 66, placeholder=" …"), frame
 
     def neighbours(self, i: int, changes: Mapping[str, Change]) -> plt.Figure:
         """A listing in each of some changed forms, a row each, before its nearest test products."""
         rows = []
         for change in changes.values():
             item = replace(self.items[i], **change)
-            shown = (item.image, f"{item.title or '– no title –'} · {len(item.properties)} triples", plots.NEUTRAL)
+            title = textwrap.shorten(item.title or "– no title –", 50, placeholder=" …")
+            shown = (item.image, f"{title} · {len(item.properties)} triples", plots.NEUTRAL)
             (seen,) = self.look([item])
             rows.append([shown, *(self.cell(item, *found) for found in self.near(seen, i))])
         return plots.pictures(rows, list(changes), side=1.7)

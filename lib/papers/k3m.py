@@ -70,9 +70,9 @@ CHOICES = {
 SCHEDULE = dict(schedule="linear", warmup=0.1, weight_decay=0.01, clip=1.0)
 PROFILES = {  # of the small ones a step took less of a CPU in fp32 than in bf16
     "smoke": SCHEDULE
-    | dict(epochs=2, pretraining_epochs=2, batch_size=64, learning_rate=2e-3, pretraining_rate=2e-3, width=64)
+    | dict(epochs=3, pretraining_epochs=2, batch_size=32, learning_rate=2e-3, pretraining_rate=2e-3, width=64)
     | dict(text_layers=1, image_layers=1, dropout=0.0, precision="fp32", longest=48)
-    | dict(image_size=96, train_limit=600, test_limit=100),
+    | dict(image_size=96, train_limit=1500, test_limit=100),
     "small": SCHEDULE
     | dict(epochs=2, pretraining_epochs=3, batch_size=64, learning_rate=1e-3, pretraining_rate=1e-3, width=96)
     | dict(image_size=128, longest=64, dropout=0.0, precision="fp32"),
