@@ -19,6 +19,7 @@ CORPORA = {
     "twitter2017": "lib.corpora.tweets:load",
     "conll-images": "lib.corpora.tweets:load",
     "cmkp": "lib.corpora.posts:load",
+    "cmkp-small": "lib.corpora.posts:load",  # where there is no train file: a part of the valid file
     "tweets": "lib.corpora.posts:load",  # for anybody's own posts in the form of cmkp's
     "k3m": "lib.corpora.products:load",
     "fashion": "lib.corpora.products:load",

@@ -16,7 +16,7 @@ from lib.report.tables import comparisons_table, judged_comparisons, judged_numb
 from lib.run.experiment import NOT_DECIDING
 from lib.run.paper import find_paper
 from lib.run.provenance import provenance
-from lib.run.store import REPORTS, keep_records, read
+from lib.run.store import REPORTS, keep_records, on_dev, read
 
 KEPT_PROFILES = ("small", "paper", "original")  # those that are meant for a report
 SAID = {"holds": "Held", "no worse": "No worse, as claimed", "agrees": "Agrees with what is published",
@@ -83,9 +83,7 @@ class Report:
         if self.dataset.startswith("iconworld") and self.profile == "small":
             mine = [result for result in results_of(self.runs, self.paper, main) if result.has_weights]
         if mine:
-            task = find_paper(self.paper).task(find_paper(self.paper).Settings())
-            sign = 1 if task.mode == "max" else -1
-            ship(max(mine, key=lambda one: sign * one.scores["dev"][task.monitor]), self.folder / "model")
+            ship(max(mine, key=on_dev), self.folder / "model")
 
     def _provenance(self, deviations: Sequence[str]) -> dict:
         results = [read(Path(folder)) for folder in self.runs["folder"].unique()]

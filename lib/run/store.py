@@ -20,12 +20,12 @@ from safetensors.torch import load_file
 
 from lib.files import replacing, write_json, write_tensors
 from lib.run.fingerprint import fingerprint
-from lib.run.paper import find_paper
+from lib.run.paper import find_paper, task_of
 from lib.setup import ROOT
 
 RUNS, REPORTS = ROOT / "runs", ROOT / "reports"
 RECORD = ("result.json", "statistics.npz")
-_roots = [RUNS]  # where runs that serve others as encoders are looked for
+_roots = [RUNS]  # where runs that serve others as encoders are looked for, before the shipped ones
 
 
 class DamagedRun(ValueError):
@@ -157,6 +157,12 @@ def read(folder: Path, output: str | None = None) -> Result:
     return result if output is None else _of_output(result, output)
 
 
+def on_dev(result: Result) -> float:
+    """The score by which a whole run was chosen on dev, greater where it is better."""
+    task = task_of(result.paper, result.variant)
+    return (1 if task.mode == "max" else -1) * result.scores["dev"][task.monitor]
+
+
 def _of_output(result: Result, output: str) -> Result:
     """The row of a table that one output of a run is."""
     start = f"{output}:"
@@ -199,7 +205,8 @@ def remember(root: Path) -> None:
 
 
 def locate(reference: str) -> Path:
-    """The folder of the run that a setting names as an encoder, "run:paper/variant@key".
+    """The folder of the run that a setting names as an encoder, "run:paper/variant@key": among the runs, or as a report
+    ships it.
 
     Raises FileNotFoundError where no such run is kept.
     """
@@ -207,4 +214,6 @@ def locate(reference: str) -> Path:
     for root in _roots:
         if (folder := home(root, paper, "", key)).exists():
             return folder
+    for folder in REPORTS.glob(f"*/{paper}/model/*-{key}"):
+        return folder
     raise FileNotFoundError(f"{reference}: found no such run, expected it in {', '.join(map(str, _roots))}")
