@@ -248,6 +248,14 @@ def _another(product: Product, field: str, donors: list[Product], seed: int):
     raise ValueError(f"no other product has {'a title' if field == 'title' else 'an image'} to give as noise")
 
 
+def unnamed(product: Product) -> Product:
+    """The product without the words of its title that hold its category's, in singular or plural: "Puma Caps" of the
+    category "Caps" becomes "Puma"."""
+    word = re.escape(product.category.casefold().rstrip("s") or product.category)
+    title = re.sub(rf"[a-z]*{word}[a-z]*", " ", product.title, flags=re.IGNORECASE)
+    return replace(product, title=" ".join(title.split()))
+
+
 # ---- alignment ----
 
 WORD = re.compile(r"[\u3400-\u9fff]|[^\s\u3400-\u9fff]+")  # a Chinese character, or what stands between spaces

@@ -84,6 +84,11 @@ class RegionEncoder(ImageEncoder):
         return self.spec.dims["grid"]
 
     @property
+    def most(self) -> int:
+        """How many regions a picture has at most."""
+        return self.side**2 if self.source == "grid" else REGIONS
+
+    @property
     def row_shape(self) -> tuple[int, int]:
         """Shape of one picture's regions."""
         return REGIONS, self.dim + 8 + 2 * TOP

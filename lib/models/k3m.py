@@ -190,8 +190,10 @@ class K3M(nn.Module):
         return self.heads["alignment"](torch.cat([(left - right).abs(), left * right], -1))[:, 0].float()
 
     def answer(self, c: Tensor, values: Tensor) -> Tensor:
-        """Scores (Q, C) of candidate values (C, d) for items with a question (Q, d)."""
-        return (self.heads["questions"](c) @ values.T).float() / self.settings.width**0.5
+        """Scores (Q, C) of candidate values (C, d) for items with a question (Q, d): how near to each the head moves
+        c*. It starts at c* itself, which link prediction has brought into the space of the values."""
+        asked, values = (F.layer_norm(x, x.shape[-1:]) for x in (c + self.heads["questions"](c), values))
+        return (asked @ values.T).float() / self.settings.width**0.5
 
 
 # ---- what reads a batch: states {"text": (B, T, d), "image": (B, R, d), ...} and gates of it ----
@@ -270,9 +272,15 @@ class Fusion(nn.Module):
 
     def choose(self, g: Tensor) -> Tensor:
         """One of the sources in each dimension, as ones and zeros (B, T, n, d)."""
-        if self.training or self.settings.sampling == "always":
-            return F.gumbel_softmax(g, hard=True, dim=-2)
-        return torch.zeros_like(g).scatter(-2, g.argmax(-2, keepdim=True), 1.0)
+        if not (self.training or self.settings.sampling == "always"):
+            return highest(g)
+        y = (g - (-torch.rand_like(g).clamp_min(1e-9).log()).log()).softmax(-2)  # F.gumbel_softmax, but drawn faster
+        return highest(y.detach()) - y.detach() + y  # ones and zeros, with the gradient of y
+
+
+def highest(scores: Tensor) -> Tensor:
+    """One where a source has the highest of the scores (B, T, n, d), zero elsewhere. (argmax is slow across rows.)"""
+    return torch.zeros_like(scores).scatter(-2, scores.max(-2, keepdim=True).indices, 1.0)
 
 
 class OneStream(nn.Module):

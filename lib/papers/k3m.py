@@ -1,7 +1,7 @@
 """K3M as experiments: one pretraining under its tunings, what each part of it gives, and what it is compared to."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from lib.names import require_known
 from lib.run.paper import Paper, Variant
 from lib.run.settings import TrainingSettings
 from lib.tasks import products
-from lib.tasks.listings import Asked, View
+from lib.tasks.listings import Asked, Listings, View, tensors
 from lib.tasks.products import ProductSettings
 
 
@@ -70,9 +70,9 @@ CHOICES = {
 SCHEDULE = dict(schedule="linear", warmup=0.1, weight_decay=0.01, clip=1.0)
 PROFILES = {  # of the small ones a step took less of a CPU in fp32 than in bf16
     "smoke": SCHEDULE
-    | dict(epochs=2, pretraining_epochs=2, batch_size=64, learning_rate=2e-3, pretraining_rate=2e-3, width=64)
+    | dict(epochs=3, pretraining_epochs=2, batch_size=32, learning_rate=2e-3, pretraining_rate=2e-3, width=64)
     | dict(text_layers=1, image_layers=1, dropout=0.0, precision="fp32", longest=48)
-    | dict(image_size=96, train_limit=600, test_limit=100),
+    | dict(image_size=96, train_limit=1500, test_limit=100),
     "small": SCHEDULE
     | dict(epochs=2, pretraining_epochs=3, batch_size=64, learning_rate=1e-3, pretraining_rate=1e-3, width=96)
     | dict(image_size=128, longest=64, dropout=0.0, precision="fp32"),
@@ -83,7 +83,7 @@ PROFILES = {  # of the small ones a step took less of a CPU in fp32 than in bf16
 
 # What is trained on, and the model: all that pretraining shares with what is tuned from it.
 _OWN = {field.name for field in fields(TrainingSettings)} - {"batch_size", "precision", "threads"}
-_TUNING = {"stage", "tasks", "negatives", "pool", "candidates", "degraded", "ratio"}
+_TUNING = {"stage", "tasks", "negatives", "pool", "candidates", "degraded", "ratio", "named"}
 PASSED = tuple(field.name for field in fields(Settings) if field.name not in _OWN | _TUNING)
 
 # The released code's habits, each where it stands: https://github.com/YushanZhu/K3M/blob/3db30ac/vilbert_k3m/...
@@ -107,7 +107,7 @@ def row(title: str, /, **changes) -> Variant:
     return Variant(title, changes, parent="pretraining", passes=PASSED, shared=True)
 
 
-def rows(name: str, title: str, /, **changes) -> dict[str, Variant]:
+def twice(name: str, title: str, /, **changes) -> dict[str, Variant]:
     """A model without the graph, and with its text."""
     return {
         name: row(title, **changes, fusion="none", graph="none"),
@@ -115,14 +115,28 @@ def rows(name: str, title: str, /, **changes) -> dict[str, Variant]:
     }
 
 
-VARIANTS = {
+def at_ratios(names: Sequence[str]) -> dict[str, Variant]:
+    """Rows tuned on degraded data and tested on data that are degraded alike."""
+    asked = [(name, kind, percent) for name in names for kind in ("TMR", "TNR", "TINR") for percent in (50, 100)]
+    return {f"{name}-{kind}{percent}": row(f"{ROWS[name].title}, tuned at {kind} {percent} %", **ROWS[name].changes,
+                                           degraded=kind, ratio=percent / 100)
+            for name, kind, percent in asked}  # fmt: skip
+
+
+def unnamed(names: Sequence[str]) -> dict[str, Variant]:
+    """Rows whose titles do not hold the word of their category."""
+    return {f"{name}-unnamed": row(f"{ROWS[name].title}, category not named", **ROWS[name].changes, named=False)
+            for name in names}  # fmt: skip
+
+
+ROWS = {
     "pretraining": Variant("pretraining", dict(stage="pretraining")),
     "text-only": row("title only", image=False, graph="none"),
     "image-only": row("picture only", title=False, graph="none"),
     "properties-only": row("properties only", title=False, image=False),
-    **rows("single-stream", "one stream (VL-BERT)", streams="one"),
-    **rows("two-stream", "two streams (ViLBERT)"),
-    **rows("lxmert", "LXMERT", streams="lxmert"),
+    **twice("single-stream", "one stream (VL-BERT)", streams="one"),
+    **twice("two-stream", "two streams (ViLBERT)"),
+    **twice("lxmert", "LXMERT", streams="lxmert"),
     "scratch": Variant("K3M from scratch"),
     "no-graph": row("K3M without graph", graph="none"),
     "graph-as-text": row("K3M, graph as text", graph="text"),
@@ -142,6 +156,19 @@ VARIANTS = {
     "released": row("K3M, as released", **RELEASED),
     "k3m": row("K3M (hard-spl)"),
 }
+BASELINES = ["two-stream", "two-stream-graph", "k3m"]  # of which more is asked than one number
+ON_REAL_PRODUCTS = ["text-only", "image-only", "properties-only", *BASELINES]
+VARIANTS = {**at_ratios(BASELINES), **unnamed(ON_REAL_PRODUCTS), **ROWS}
+QUICK = ["text-only", "k3m"]  # what a minute has time for
+
+
+def rows(profile: str, dataset: str) -> list[str]:
+    """The rows that a profile trains on a corpus where nobody asks for others."""
+    if profile == "smoke":
+        return QUICK
+    if not dataset.startswith("iconworld"):
+        return [*unnamed(ON_REAL_PRODUCTS), *ON_REAL_PRODUCTS]
+    return [*at_ratios(BASELINES), *(name for name in ROWS if name != "pretraining")]
 
 
 def task(settings: Settings):
@@ -213,37 +240,49 @@ class Predictor:
     ) -> pd.DataFrame:
         """What it is, as a table (what, found, score): the likeliest categories, values of properties that it does not
         have, and the test products nearest to it, at most `k` each. Raises ValueError where all three are left out."""
-        asked = self._asked(text, image, properties)
+        item = _product(text, image, properties)
+        asked = self._asked(item)
         c, found = products.read(self.model, asked).cpu(), []
         if "classification" in self.model.heads:
             chances = self.model.classify(c[:1]).softmax(-1)[0]
             found += [("category", self.context["labels"][i], p) for i, p in _best(chances, k)]
         if "questions" in self.model.heads:
             found += self._missing(asked, c, properties or {})[:k]
-        near = normalize(self.predictions["embedding"], dim=-1) @ normalize(c[0], dim=0)
-        found += [("near", self.predictions["titles"][i], p) for i, p in _best(near, k)]
+        found += [("near", self.predictions["titles"][i], p) for i, p in self.nearest(c[0], k)]
         return pd.DataFrame(found, columns=["what", "found", "score"])
 
-    def inspect(self, text: str | None = None, image=None, properties: Mapping[str, str] | None = None) -> dict:
-        """How the model came to it: `c` and `c_star` [d], `attention` [X, heads] over the triples that were read, and
-        of each modality the `gates` [T, sources]; what a model does not have is None or left out."""
-        listings = self._asked(text, image, properties).listings
-        batch = {name: torch.from_numpy(array) for name, array in listings.batch(np.array([0])).items()}
-        with torch.no_grad():
-            found = self.model.encode(**batch)
-        gates = {name: gate[0][batch[MASKS[name]][0]] for name, gate in found["gates"].items()}
-        looks = found["attention"] is not None
-        attention = found["attention"][0][batch["triple_mask"][0]] if looks else None
-        return {"c": found["c"][0], "c_star": found["c_star"][0], "attention": attention, "gates": gates}
+    def nearest(self, c_star: torch.Tensor, k: int = 5) -> list[tuple[int, float]]:
+        """The test products nearest to an item's c* [d], and their cosines."""
+        return _best(normalize(self.predictions["embedding"], dim=-1) @ normalize(c_star, dim=0), k)
 
-    def _asked(self, text: str | None, image, properties: Mapping[str, str] | None) -> Asked:
+    def inspect(self, text: str | None = None, image=None, properties: Mapping[str, str] | None = None) -> dict:
+        """How the model came to it: `c` and `c_star` [d], the `chances` of all categories, `attention` [X, heads] over
+        the triples that were read, the `pieces` of the title, and of each modality the `gates` [T, sources]; what a
+        model does not have is None or left out."""
+        return self.look([_product(text, image, properties)])[0]
+
+    @torch.no_grad()
+    def look(self, items: Sequence[Product]) -> list[dict]:
+        """What `inspect` says, of several products read together."""
+        listings = Listings(items, Pieces(self.context["tokenizer"]), self.settings)
+        batch = tensors(listings.batch(np.arange(len(items))), next(self.model.parameters()).device)
+        found = self.model.encode(**batch)
+        known, looks = "classification" in self.model.heads, found["attention"] is not None
+        chances = self.model.classify(found["c_star"]).softmax(-1) if known else None
+        name, said = listings.pieces.tokenizer.id_to_token, []
+        for i in range(len(items)):
+            shown = {part: batch[mask][i] for part, mask in MASKS.items() if mask in batch}
+            seen = {part: found[part][i].cpu() for part in ("c", "c_star")}
+            seen["chances"] = chances[i].cpu() if known else None
+            seen["attention"] = found["attention"][i][batch["triple_mask"][i]].cpu() if looks else None
+            seen["pieces"] = [name(piece) for piece in batch["text"][i][shown["text"]].tolist()]
+            said.append(seen | {"gates": {part: gate[i][shown[part]].cpu() for part, gate in found["gates"].items()}})
+        return said
+
+    def _asked(self, product: Product) -> Asked:
         """The product, and a question for each property that it lacks, over all values known."""
-        if not (text or properties) and image is None:
-            raise ValueError("found no text, no image and no properties, expected at least one of them")
-        image = Shown(image) if isinstance(image, Image.Image) else Path(image) if image is not None else None
-        product = Product("yours", image, text or "", tuple((properties or {}).items()), "")
         pool = tuple(sorted({value for values in self.context["values"].values() for value in values}))
-        names = [name for name in self.context["values"] if name not in (properties or {})]
+        names = [name for name in self.context["values"] if name not in dict(product.properties)]
         texts = [f"{product.title} {SEP}{wording(name)}".lstrip() for name in names]
         questions = [Question(name, product, said, pool[0], pool) for name, said in zip(names, texts, strict=True)]
         return Asked(View([product], questions=questions), self.context, self.settings)
@@ -258,6 +297,14 @@ class Predictor:
             best = max(known[name], key=lambda value: row[place[value]].item())
             found.append((name, best, row[place[best]].item()))
         return sorted(found, key=lambda one: -one[2])
+
+
+def _product(text: str | None, image, properties: Mapping[str, str] | None) -> Product:
+    """Anybody's own product; ValueError where there is nothing of it."""
+    if not (text or properties) and image is None:
+        raise ValueError("found no text, no image and no properties, expected at least one of them")
+    image = Shown(image) if isinstance(image, Image.Image) else Path(image) if isinstance(image, str) else image
+    return Product("yours", image, text or "", tuple((properties or {}).items()), "")
 
 
 def _best(scores: torch.Tensor, k: int) -> list[tuple[int, float]]:

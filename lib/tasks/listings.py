@@ -43,8 +43,10 @@ def encoder(settings) -> RegionEncoder:
 
 def features(listings: Iterable[Product | Question], settings) -> tuple[dict, Features]:
     """The rows by picture, -1 for none, and the regions of each, computed at most once in the life of the cache."""
-    distinct = list(dict.fromkeys(shown(listing) for listing in listings))
-    return {picture: row for row, picture in enumerate(distinct)}, encoder(settings).features(distinct)
+    distinct, regions = list(dict.fromkeys(shown(listing) for listing in listings)), encoder(settings)
+    found = regions.features(distinct)
+    known = Features(found.rows[:, : regions.most], found.positions)  # a batch copies no places that nobody fills
+    return {picture: row for row, picture in enumerate(distinct)}, known
 
 
 def product_of(listing: Product | Question) -> Product:
@@ -187,7 +189,8 @@ class Split:
             found["graph"].flat[found["masked_values"]] = pieces.mask
         found |= mask_regions(found, s.mask_share, s.overlap, s.objects, random)
         shown = found["triple_mask"] & (random.random(found["triple_mask"].shape) >= s.hidden_triples)
-        return {**found, "wrong": wrong_values(found["values"], found["triple_mask"], random), "triple_shown": shown}
+        wrong = wrong_values(found["properties"], found["values"], found["triple_mask"], random)
+        return {**found, "wrong": wrong, "triple_shown": shown}
 
 
 def tensors(batch: Mapping[str, np.ndarray], device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
@@ -198,13 +201,17 @@ def tensors(batch: Mapping[str, np.ndarray], device: torch.device | str = "cpu")
 # ---- what is hidden in pretraining ----
 
 
-def wrong_values(values: np.ndarray, mask: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Of each triple another of the values [B, X] that the batch's real triples have; its own where all are one."""
-    known = np.unique(values[mask])
-    if len(known) < 2:
-        return values
-    step = random.integers(1, len(known), values.shape)
-    return known[(np.searchsorted(known, values) + step) % len(known)]
+def wrong_values(properties: np.ndarray, values: np.ndarray, mask: np.ndarray, random) -> np.ndarray:
+    """Of each triple another value that the batch's real triples [B, X] have of the same property, or else of any; its
+    own where all are one. (A value of another property is told from the property alone, without a look at the item.)"""
+    known = np.unique(np.stack([properties[mask], values[mask]], 1), axis=0)  # (K, 2), by property
+    start, stop = (np.searchsorted(known[:, 0], properties, side) for side in ("left", "right"))  # (B, X)
+    alone = stop - start < 2
+    start, size = np.where(alone, 0, start), np.where(alone, len(known), stop - start)
+    base = known.max(initial=0) + 1
+    own = np.searchsorted(known @ [base, 1], properties * base + values) - start
+    step = 1 + (random.random(values.shape) * (size - 1)).astype(int)
+    return known[(start + (own + step) % np.maximum(size, 1)) % max(len(known), 1), 1] if len(known) else values
 
 
 def mask_words(text: np.ndarray, maskable: np.ndarray, share: float, pieces: Pieces, random) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ import torch
 from lib import corpora
 from lib.corpora import products as experiments
 from lib.corpora.iconworld.products import decided_by
-from lib.corpora.products import KINDS, degrade, drawn, pairs, questions, wording
+from lib.corpora.products import KINDS, degrade, drawn, pairs, questions, unnamed, wording
 from lib.corpora.types import Corpus, DataError, Product
 from lib.encoders.pieces import train_tokenizer
 from lib.encoders.regions import SOURCES
@@ -66,6 +66,7 @@ class ProductSettings(TrainingSettings):
     candidates: int = 64  # wrong answers that a training batch compares with
     degraded: str | None = None  # one of TMR, IMR, MMR, TNR, INR, TINR, MNR: tuned at the `ratio`
     ratio: float = 0.0
+    named: bool = True  # whether titles may hold the word of their category
 
     def __post_init__(self):
         super().__post_init__()
@@ -111,7 +112,7 @@ class ProductData:
 def load(settings: ProductSettings) -> ProductData:
     """The corpus that `settings` name; read and degraded once for all variants that share it."""
     names = ("dataset", "data_dir", "train_limit", "test_limit", "regions", "image_encoder", "image_size", "stage")
-    asked = ("tasks", "negatives", "pool", "degraded", "ratio")
+    asked = ("tasks", "negatives", "pool", "degraded", "ratio", "named")
     data = _load(ProductSettings(**{name: getattr(settings, name) for name in names + asked}))
     published = settings.text_encoder != "wordpiece"
     read = f"{data.fingerprint}/{encoder_key(settings.text_encoder)}" if published else data.fingerprint
@@ -125,6 +126,8 @@ def _load(settings: ProductSettings) -> ProductData:
         raise DataError(f"corpus {settings.dataset!r} has no products, expected one of K3M's format")
     limits = {"train": None, "dev": settings.test_limit, "test": settings.test_limit}
     listings = {split: list(getattr(corpus, split)[:limit]) for split, limit in limits.items()}
+    if not settings.named:
+        listings = {split: list(map(unnamed, products)) for split, products in listings.items()}
     views = {split: _views(split, products, settings) for split, products in listings.items()}
     parts = [corpus.fingerprint, encoder(settings).identity, hash_of(Path(experiments.__file__))]
     return ProductData(corpus, settings, views, "/".join(parts))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lib.corpora import DataError, Product, open_picture, picture_key
 from lib.corpora.iconworld.products import load as iconworld
-from lib.corpora.products import KINDS, Crop, degrade, drawn, pairs, questions
+from lib.corpora.products import KINDS, Crop, degrade, drawn, pairs, questions, unnamed
 
 few = settings(max_examples=60, deadline=None)
 
@@ -291,3 +291,21 @@ def test_properties_of_several_values_are_not_asked():
     assert questions([replace(product, properties=product.properties[:2])]) == ()
     with pytest.raises(ValueError, match="a pool has at least 1 candidate, got 0"):
         questions([product], pool=0)
+
+
+# ---- titles that do not name the category ----
+
+
+@pytest.mark.parametrize("title, category, left", [
+    ("Puma Men Caps black", "Caps", "Puma Men black"),
+    ("a Cap, caps and CAPSULES", "Caps", "a , and"),
+    ("Nike casual shoes", "Casual Shoes", "Nike"),
+    ("Nike shoes", "Casual Shoes", "Nike shoes"),
+    ("男鞋 红色", "男鞋", "红色"),
+    ("红色男鞋真皮", "男鞋", "红色 真皮"),
+    ("Sass", "S", ""),
+    ("", "Caps", ""),
+])  # fmt: skip
+def test_a_title_without_the_words_of_its_category(title, category, left):
+    product = Product("1", None, title, (("kind", "caps"),), category)
+    assert unnamed(product) == replace(product, title=left)

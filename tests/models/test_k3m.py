@@ -185,6 +185,20 @@ def test_the_hard_choice_is_drawn_in_training_and_never_at_evaluation():
         assert not torch.equal(released.encode(**found)["c_star"], released.encode(**found)["c_star"])
 
 
+def test_the_choice_in_training_is_gumbel_softmax():
+    torch.manual_seed(0)
+    fusion, found = Fusion(settings(), 3).train(), {}
+    scores = torch.tensor([1.0, 0.0, -0.5])[:, None].repeat(40000, 1, 1)  # (N, n, 1)
+    for name, choose in {"ours": fusion.choose, "torch": lambda g: F.gumbel_softmax(g, hard=True, dim=-2)}.items():
+        g = scores.clone().requires_grad_()
+        chosen = choose(g)
+        chosen[:, 0].sum().backward()
+        assert torch.allclose(chosen.sum(-2), torch.ones(40000, 1)) and chosen.round().unique().tolist() == [0, 1]
+        found[name] = [*chosen.mean(0)[:, 0].tolist(), *g.grad.mean(0)[:, 0].tolist()]
+    assert found["ours"] == pytest.approx(found["torch"], abs=0.01)
+    assert found["ours"][:3] == pytest.approx(scores[0, :, 0].softmax(0).tolist(), abs=0.01)
+
+
 def test_what_a_modality_is_by_itself_comes_from_its_encoder_or_is_its_embedding():
     found, seen = batch(), {}
     for initial in ("encoder", "embeddings"):
@@ -292,7 +306,8 @@ def test_the_three_tasks_are_divided_by_the_number_of_all():
         items = F.cross_entropy(net.classify(c[[0, 3]]), torch.tensor([1, 4]), reduction="sum") / 5
         assert torch.allclose(losses["classification"], items)
         assert torch.allclose(losses["alignment"], -F.logsigmoid(net.compare(c[[0]], c[[2]])).sum() / 5)
-        scores = net.heads["questions"](c[[1, 4]]) @ values.T / 24**0.5
+        asked = c[[1, 4]] + net.heads["questions"](c[[1, 4]])
+        scores = F.layer_norm(asked, (24,)) @ F.layer_norm(values, (24,)).T / 24**0.5
         answers = F.cross_entropy(scores, torch.tensor([2, 5]), reduction="sum") / 5
         assert torch.allclose(losses["questions"], answers)
         assert torch.allclose(net.compare(c[:2], c[2:4]), net.compare(c[2:4], c[:2]))

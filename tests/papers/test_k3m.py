@@ -6,7 +6,10 @@ from PIL import Image
 
 from lib import predict
 from lib.papers import k3m
+from lib.report import claims
 from lib.run import experiment
+from lib.tasks.listings import TASKS
+from lib.tasks.products import CELLS, metrics
 from tests.tasks.test_products import PAPER, TINY, write_shop
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pictures are missing", "ignore:.*treated as missing")
@@ -97,3 +100,28 @@ def test_what_the_model_looked_at_can_be_seen(shop, folder):
 def test_a_model_tuned_at_a_ratio_is_kept_beside_the_others(shop, folder):
     result = run("k3m", shop | {"degraded": "TINR", "ratio": 1.0}, folder)
     assert "accuracy" in result.scores["test"] and "accuracy/TNR50" not in result.scores["test"]
+
+
+def test_every_claim_is_about_what_a_run_keeps_sums_of():
+    known, asked = set(metrics(TASKS, CELLS)), claims.comparisons("k3m")
+    assert asked and all(set(claims.terms(metric)) <= known for claim in asked for metric in claim["metrics"])
+    for claim in asked:
+        assert set(claim.get("matters", [])) <= {claims.named(metric) for metric in claim["metrics"]}
+    assert sum(len(claim.get("matters", [])) for claim in asked) == 5  # the lines that a page opens with
+    published = claims.published("k3m", "fashion")
+    assert set(published.columns) - set(claims.ABOUT) <= known and len(published) > 10
+    assert {row[side] for row in asked for side in ("above", "below")} <= set(k3m.rows("small", "iconworld-products"))
+
+
+def test_rows_of_a_profile():
+    assert k3m.rows("smoke", "fashion") == k3m.rows("smoke", "iconworld-products") == ["text-only", "k3m"]
+    small, real = k3m.rows("small", "iconworld-products"), k3m.rows("small", "fashion")
+    assert set(small) | set(real) == set(k3m.VARIANTS) - {"pretraining"} and small[-1] == real[-1] == "k3m"
+    assert k3m.VARIANTS["two-stream-TINR50"].changes["ratio"] == 0.5 and len(small) == 45 and len(real) == 12
+
+
+def test_a_title_that_may_not_name_its_category_does_not(shop, folder):
+    result = run("k3m-unnamed", shop, folder)
+    assert result.settings["named"] is False
+    named, unnamed = (experiment.plan(PAPER, row, 0, shop) for row in ("k3m", "k3m-unnamed"))
+    assert named.parent.key == unnamed.parent.key and named.key != unnamed.key

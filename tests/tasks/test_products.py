@@ -218,13 +218,19 @@ def test_things_have_their_own_boxes_and_cells_of_a_grid_do_not_overlap():
     assert (grid["region_mask"].sum(1) == 4).all() and (overlap(grid["boxes"]) - torch.eye(4) < 0.4).all()
 
 
-def test_a_wrong_value_is_another_one_of_the_batch():
+def test_a_wrong_value_is_another_one_of_the_same_property():
     random = np.random.default_rng(0)
-    values, mask = random.integers(3, 9, (50, 4)), random.random((50, 4)) < 0.7
-    wrong = listings.wrong_values(values, mask, random)
+    properties, mask = random.integers(0, 4, (50, 4)), random.random((50, 4)) < 0.7
+    values = np.where(properties == 3, 99, 10 * properties + random.integers(0, 3, (50, 4)))  # the last has only one
+    wrong = listings.wrong_values(properties, values, mask, random)
+    several = mask & (properties < 3)
     assert (wrong[mask] != values[mask]).all() and set(wrong[mask]) <= set(values[mask])
+    assert (wrong[several] // 10 == properties[several]).all()
+    drawn = [listings.wrong_values(properties, values, mask, random)[several] for _ in range(40)]
+    assert all(len(set(column)) == 2 for column in np.stack(drawn).T)  # each of the others comes at some time
     same = np.full((2, 2), 5)
-    assert np.array_equal(listings.wrong_values(same, same > 0, random), same)
+    assert np.array_equal(listings.wrong_values(same, same, same > 0, random), same)
+    assert np.array_equal(listings.wrong_values(same, same, same < 0, random), same)
 
 
 def test_the_released_code_masks_every_value_but_the_first(shop):

@@ -197,6 +197,27 @@ def _answered_by(facts: Facts, question: Question) -> tuple[str, ...]:
     return ("title",) * (name in facts.said) + ("picture",) * (name in shown)
 
 
+def answer_ceiling(split: Listings, questions: Sequence[Question]) -> dict[str, dict[str, float]]:
+    """Expected Rank@1, Rank@10 and MRR in per cent of readers of the answers, who know which values the asked property
+    has, all as likely, and see the right one where what they read says it."""
+    said, sizes = answered_by(split, questions), [_values(asked) for asked in questions]
+    readers = {"neither": (), "title": ("title",), "picture": ("picture",), "both": ("title", "picture")}
+    found = {}
+    for reader, seen in readers.items():
+        left = [1 if set(seen) & set(by) else size for by, size in zip(said, sizes, strict=True)]
+        ranks = {f"Rank@{k}": fmean(min(k, n) / n for n in left) for k in (1, 10)}
+        ranks["MRR"] = fmean(fmean(1 / rank for rank in range(1, n + 1)) for n in left)
+        found[reader] = {metric: 100 * value for metric, value in ranks.items()}
+    return found
+
+
+def _values(question: Question) -> int:
+    """How many values the asked property has."""
+    name = question.id.rpartition("?")[2]
+    own = {value for known, values in shop.OWN.values() for value in values if known == name}
+    return len({"department": shop.OF_DEPARTMENT, **shop.GENERAL}.get(name, own))
+
+
 DECIDERS = (*MODALITIES, "several", "together", "nothing")
 READERS = {
     "title only": ("title",),

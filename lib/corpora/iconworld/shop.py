@@ -76,15 +76,30 @@ BRANDS = {
 }  # fmt: skip
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
-# What is true of any product, whatever its category; a brand's badge has the colour `trim`
+# What is true of any product, whatever its category; a brand's badge has the colour `trim`. Most have many values, or
+# the right answer to a question would stand among the first ten for whoever knows which values a property has
 GENERAL = {
     "brand": tuple(BRANDS),
     "colour": COLOURS,
     "trim": COLOURS,
-    "series": tuple("Nova Atlas Echo Pico Vega Lyra Orion Delta Mira Quanta Rondo Tempo Ultra Zenit".split()),
-    "origin": tuple("Norway Japan Mexico Kenya Italy Peru Canada India Greece Korea Chile Poland".split()),
-    "edition": ("spring", "summer", "autumn", "winter"),
-    "audience": ("women", "men", "kids", "everybody"),
+    "series": tuple(
+        "Nova Atlas Echo Pico Vega Lyra Orion Delta Mira Quanta Rondo Tempo Ultra Zenit Aero Bolero Cadenza Domino"
+        " Fresco Gala Halo Iris Juno Karma Largo Maestro Nimbus Opal Presto Quasar Riva Sonata Tango Umbra Vivace"
+        " Waltz".split()
+    ),
+    "origin": tuple(
+        "Norway Japan Mexico Kenya Italy Peru Canada India Greece Korea Chile Poland Brazil Egypt France Ghana Hungary"
+        " Iceland Jordan Latvia Malta Nepal Morocco Portugal Qatar Spain Turkey Uganda Vietnam Wales Austria Belgium"
+        " Cuba Denmark Estonia Finland".split()
+    ),
+    "edition": tuple(
+        "spring summer autumn winter holiday wedding carnival jubilee museum heritage classic vintage modern premium"
+        " travel party city desert forest island mountain river sunrise midnight".split()
+    ),
+    "audience": tuple(
+        "women men kids everybody students teachers travellers gardeners campers dancers runners sailors artists"
+        " bakers climbers collectors commuters doctors farmers hikers nurses painters pilots writers".split()
+    ),
 }
 
 # How often a title, and how often a triple, says each. Pictures show the colour always, brand and trim by the badge.
