@@ -13,20 +13,22 @@ SIGNS = {"holds": "✔", "no worse": "✔", "agrees": "✔", "higher": "▲", "l
 
 
 class Evidence:
-    """The report of a paper on a corpus, as it lies in `reports/`. Raises FileNotFoundError where there is none."""
+    """The report of a paper on a corpus, as it lies in `reports/`; where there is none, its parts say so."""
 
     def __init__(self, paper: str, dataset: str, root: Path = REPORTS):
-        self.folder = root / dataset / paper
-        self.story = json.loads((self.folder / "provenance.json").read_text(encoding="utf-8"))
+        self.folder, path = root / dataset / paper, root / dataset / paper / "provenance.json"
+        self.story = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        self.missing = Markdown(f"*No report of {paper} on {dataset} yet: run this notebook with profile small.*")
 
     def table(self, name: str) -> pd.DataFrame:
         """One of its tables; empty where it has none of that name."""
         path = self.folder / f"{name}.csv"
         return pd.read_csv(path, keep_default_na=False) if path.exists() else pd.DataFrame()
 
-    def figure(self, name: str) -> Image:
-        """One of its figures."""
-        return Image(filename=str(self.folder / f"{name}.png"))
+    def figure(self, name: str) -> Image | Markdown:
+        """One of its figures, or that there is no report."""
+        path = self.folder / f"{name}.png"
+        return Image(filename=str(path)) if path.exists() else self.missing
 
     def verdicts(self, that_matter: bool = False) -> pd.DataFrame:
         """Its judged numbers and comparisons, all or those that the pages open with: claim, metric, published, value,
@@ -40,7 +42,9 @@ class Evidence:
         return verdicts[verdicts["matters"].astype(bool)] if that_matter else verdicts
 
     def provenance(self) -> Markdown:
-        """Where its numbers come from, for under a table."""
+        """Where its numbers come from, for under a table; or that there is no report."""
+        if not self.story:
+            return self.missing
         said, runs = self.story["report"], self.story["runs"]
         command = f" `{self.story['command']}`" if "command" in self.story else ""  # older reports did not keep it
         made = f"profile {self.story['profile']}, commit {said['commit']}, {said['time'][:10]}, {said['hardware']}"
