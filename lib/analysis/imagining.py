@@ -19,7 +19,7 @@ from lib.tasks import imagination
 from lib.tasks.retrieval import RetrievalData
 
 Cell = tuple[Image.Image, str, str]  # a picture, what stands below it, the colour of its frame: see `plots.pictures`
-JUDGED = 64  # imagined pictures that are shown with what the judges say: as many as are drawn together
+BATCH = 64  # pictures that `imagination.imagined` draws at once, with one noise
 KINDS = ("clock", "bus", "fish", "dog", "tree", "mug", "hat", "horse")  # of the grid of samples
 
 
@@ -112,11 +112,11 @@ def _judged(predictor, data: RetrievalData, count: int) -> Iterator[Cell]:
     said = predictor.predictions
     if "kind" not in said:
         return
-    asked = said["asked"][:JUDGED].numpy()
-    drawn = imagination.imagined(predictor.model, data.test, asked)
+    asked = np.array_split(said["asked"].numpy(), -(-len(said["asked"]) // BATCH))[0]
+    drawn = predictor.draw(predictor.grounded([data.test.captions[caption] for caption in asked]))  # as it was judged
     for picture, caption, colour, rank in zip(drawn, asked, said["colour"], said["kind"], strict=False):
         frame = WRONG if not colour else RIGHT if rank < 5 else TRUE
-        yield _image(picture), f"{data.test.captions[caption]} (kind: {int(rank) + 1})", frame
+        yield picture, f"{data.test.captions[caption]} (kind: {int(rank) + 1})", frame
         if (count := count - 1) == 0:
             return
 

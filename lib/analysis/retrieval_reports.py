@@ -71,14 +71,14 @@ def write(
 ) -> None:
     """Write the report, with the `tables` of TABLES and the `figures` of FIGURES.
 
-    Photographs belong to their photographers: only IconWorld's pictures are shown.
+    Photographs belong to their photographers: only IconWorld's pictures are shown. What is empty is left out.
     """
     out = Report(paper, runs, parameters)
     drawn = parameters["dataset"].startswith("iconworld")
     for name, table in tables.items():
         out.table(name, TABLES[name], table)
     for name, figure in figures.items():
-        if drawn or name in WITHOUT_PICTURES:
+        if figure.axes and (drawn or name in WITHOUT_PICTURES):
             out.figure(name, FIGURES[name], figure)
     out.finish(deviations, why)
 

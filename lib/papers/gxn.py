@@ -149,9 +149,9 @@ PAPER_GAME = dict(
 PROFILES = {
     "smoke": dict(epochs=2, batch_size=64, learning_rate=3e-3, joint_dim=96, word_dim=64, train_limit=500)
     | dict(image_size=64, decoder_dim=96, decoder_word_dim=64, alone=True, probe_scenes=150)
-    | dict(picture_size=32, width=8, shift=3, adversarial_steps=3.0),
+    | dict(picture_size=32, width=8, shift=3, adversarial_steps=2.0),
     "small": dict(epochs=6, learning_rate=2e-3, schedule="late", joint_dim=192, word_dim=192, image_size=128)
-    | dict(decoder_dim=192, decoder_word_dim=128, alone=True, adversarial_steps=4.0),
+    | dict(decoder_dim=192, decoder_word_dim=128, alone=True, adversarial_steps=5.0),
     "paper": dict(epochs=5, learning_rate=1e-3, schedule="linear", joint_dim=512, min_count=5, dropout=0.3)
     | dict(decoder_dim=512, views=("full", "full-flip")),
     # The paper's forms and sizes where they are known, else those of order embeddings, StackGAN and VSE++.
@@ -215,8 +215,8 @@ def deviations(full: Settings) -> list[str]:
     """Where the rows differ from the paper, a sentence each; `full` is the settings of the main row."""
     tuned = "is fine-tuned" if full.fine_tune else "is frozen: of the encoders image to text teaches P_v^l alone"
     return [
-        "no official code and hardly a number of the paper was at hand: margin, lambda, gamma, the betas, all sizes and "
-        "rates are this project's own",
+        "no official code and hardly a number of the paper was at hand: margin, lambda, gamma, the betas, all sizes "
+        "and rates are this project's own",
         f"picture features: {full.image_encoder}, {full.image_layer}, at {full.image_size} px (the paper: VGG-19 or "
         f"ResNet-152); the image network {tuned} (its best row is fine-tuned)",
         f"joint space of {full.joint_dim} a level and a decoder of {full.decoder_dim} (1024 each), word vectors from "
@@ -227,9 +227,9 @@ def deviations(full: Settings) -> list[str]:
         "known), by a share that jumps to gamma after as many epochs of cross-entropy",
         f"pictures of {full.picture_size} px by a network of width {full.width}; game {full.game} in place of the "
         f"paper's logarithms, {'spectral norm, ' * full.spectral}a contrastive term over every wrong caption of the "
-        f"batch (weight {full.contrastive}) beside the paper's one, the distance to the real picture (weight {full.l1}), "
-        f"a discriminator that sees pictures moved by up to {full.shift} px, and a mean of the generator's weights that "
-        "draws; the row 'the paper's own game' has none of these",
+        f"batch (weight {full.contrastive}) beside the paper's one, the distance to the real picture (weight "
+        f"{full.l1}), a discriminator that sees pictures moved by up to {full.shift} px, and a mean of the generator's "
+        "weights that draws; the row 'the paper's own game' has none of these",
         f"{full.adversarial_steps:g} steps of discriminator and of generator for one of matching (not known)",
         "only pictures of one thing alone are imagined" if full.alone else "all pictures are imagined",
     ]

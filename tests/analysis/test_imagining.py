@@ -1,6 +1,7 @@
 """A trained GXN looked into: what it says, what it draws and how it came there, who finds what."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from lib import predict
 from lib.analysis import imagining
+from lib.report import plots
 from lib.run import experiment, store
 from lib.tasks import imagination
 
@@ -59,6 +61,21 @@ def test_the_strip_has_a_frame_an_evaluation_up_to_the_best(results, full, data)
     asked = imagination.asked(data.dev, quick=True)
     again = imagination.imagined(full.model, data.dev, asked)[0]
     assert (frames[-1][0].int() - again.int()).abs().max() <= 1  # the last frame is what it draws now
+
+
+def test_judged_pictures_are_those_that_were_judged(full, data):
+    asked = torch.arange(len(data.test.captions))
+    judgement = {"asked": asked, "colour": asked % 2 == 0, "kind": asked}
+    predictor = SimpleNamespace(**vars(full) | {"predictions": full.predictions | judgement, "draw": full.draw,
+                                                "grounded": full.grounded})  # fmt: skip
+    cells = list(imagining._judged(predictor, data, count=4))
+    expected = imagination.imagined(full.model, data.test, asked.numpy())
+    for (picture, caption, frame), other, i in zip(cells, expected, range(4), strict=False):
+        shown = torch.from_numpy(np.array(picture)).permute(2, 0, 1).int()
+        assert (shown - other.int()).abs().max() <= 1 and caption.startswith(data.test.captions[i])
+        assert frame == (plots.RIGHT if i % 2 == 0 else plots.WRONG)
+    figure = imagining.judged(predictor, data, count=4)
+    assert len(cells) == 4 == len([axes for axes in figure.axes if axes.images])
 
 
 def test_the_way_from_one_sentence_to_another_begins_at_the_one_and_ends_at_the_other(full):
