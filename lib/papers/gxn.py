@@ -196,6 +196,7 @@ VARIANTS = {
     "t2i": _row("+ pictures", "match-on", PICTURES),
     "t2i-paper": _row("+ pictures, the paper's own game", "match-on", PICTURES, PAPER_GAME),
     "full": _row("GXN: captions and pictures", "captions", ONWARDS, MIX),
+    "long": _row("GXN, drawing for longer", "captions", ONWARDS, MIX, dict(adversarial_steps=17.5)),
     "cut": _row("GXN, imagining teaches no encoder", "captions", ONWARDS, MIX, CUT),
     "grid": _row("+ captions, attention to a grid", "captions", CAPTIONS, dict(attention=True, image_layer="grid")),
     "two-level-best": Variant("matching on the encoders of VSE's best recipe", MATCHING | BEST),
@@ -206,9 +207,9 @@ QUICK = ["two-level", "full"]
 
 
 def rows(profile: str) -> list[str]:
-    """The rows that a profile trains where nobody asks for others: all but the first stages; the captions' stage is
-    there as where the curve of reinforcement begins."""
-    return QUICK if profile == "smoke" else [name for name in VARIANTS if name not in ("match", "match-on")]
+    """The rows that a profile trains where nobody asks for others: all but the first stages and the long run, of which
+    one is enough; the captions' stage is there as where the curve of reinforcement begins."""
+    return QUICK if profile == "smoke" else [name for name in VARIANTS if name not in ("match", "match-on", "long")]
 
 
 def deviations(full: Settings) -> list[str]:

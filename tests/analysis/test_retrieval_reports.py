@@ -72,3 +72,10 @@ def test_changes_are_drawn_beside_each_other_also_of_tables_with_other_parts():
     figure = plots.changes({"one": first, "other": first.iloc[:2], "none": pd.DataFrame()}, "")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["b", "a"]
     plt.close("all")
+
+
+def test_where_no_report_is_it_is_said(tmp_path):
+    evidence = Evidence("gxn", "own", tmp_path)
+    assert evidence.table("ablation").empty and evident(evidence, "comparisons").empty
+    for part in (evidence.figure("recall"), evidence.provenance()):
+        assert "No report of gxn on own yet" in part.data
