@@ -272,11 +272,13 @@ class GXN(nn.Module):
 
     @torch.no_grad()
     def follow_generator(self) -> None:
-        """Move the mean of G over its steps towards what G is now."""
+        """Move the mean of G over its steps towards what G is now. Its norms' statistics are G's: a mean of these would
+        hold on to the ones that a fresh norm begins with, and draw grey."""
         if keep := self.settings.generator_average:
-            for mean, now in zip(self.G_mean.state_dict().values(), self.G.state_dict().values(), strict=True):
-                if mean.is_floating_point():
-                    mean.lerp_(now, 1 - keep)
+            for mean, now in zip(self.G_mean.parameters(), self.G.parameters(), strict=True):
+                mean.lerp_(now, 1 - keep)
+            for mean, now in zip(self.G_mean.buffers(), self.G.buffers(), strict=True):
+                mean.copy_(now)
 
     @torch.no_grad()
     def imagine(self, t_l: Tensor, z: Tensor | None = None) -> Tensor:

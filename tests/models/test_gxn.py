@@ -355,6 +355,9 @@ def test_what_draws_is_the_mean_of_the_generator_over_its_steps():
         gxn.G.first.weight.add_(1.0)
     gxn.follow_generator()
     assert torch.allclose(gxn.G_mean.first.weight, before + 0.1)
+    gxn.G.norm.running_var.fill_(7.0)
+    gxn.follow_generator()
+    assert (gxn.G_mean.norm.running_var == 7).all()  # or it would go on from a fresh norm's
     gxn.eval()
     t_l, z = torch.randn(3, gxn.settings.joint_dim), torch.randn(3, 4)
     assert gxn.imagine(t_l, z).equal(gxn.G_mean(z, gxn.phi(t_l)[0]))
