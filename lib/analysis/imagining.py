@@ -105,7 +105,7 @@ def judged(predictor, data: RetrievalData, count: int = 24) -> plt.Figure:
     """Pictures imagined for test captions, and what the judges said of them: green the right colour and, among five,
     the right kind; yellow the right colour alone; red neither."""
     cells = list(_judged(predictor, data, count))
-    return plots.pictures([cells[i : i + 8] for i in range(0, len(cells), 8)], side=1.3)
+    return plots.pictures([cells[i : i + 6] for i in range(0, len(cells), 6)], side=1.8)
 
 
 def _judged(predictor, data: RetrievalData, count: int) -> Iterator[Cell]:
@@ -121,7 +121,7 @@ def _judged(predictor, data: RetrievalData, count: int) -> Iterator[Cell]:
             return
 
 
-def real_and_small(data: RetrievalData, size: int, count: int = 8) -> list[Cell]:
+def real_and_small(data: RetrievalData, size: int, count: int = 6) -> list[Cell]:
     """Pictures of the training split as they are to be imagined, `size` pixels wide, each with a caption."""
     chosen = list(dict.fromkeys(data.train.owner[data.train.drawable].tolist()))[:count]
     shown = [(data.train.examples[i].image, data.train.examples[i].captions[0]) for i in chosen]

@@ -218,8 +218,8 @@ def test_each_weight_belongs_to_one_part_and_the_reading_to_three():
         for name, weight in gxn.named_parameters():
             owners[name] += [part] * (id(weight) in inside)
     for name, parts in owners.items():
-        grounded = name.startswith(("RNN_Enc.l", "P_t.l"))
-        assert len(parts) == (3 if grounded else 1), name
+        grounded, mean = name.startswith(("RNN_Enc.l", "P_t.l")), name.startswith("G_mean.")
+        assert len(parts) == (3 if grounded else 0 if mean else 1), name
     assert [*model(captions=True).optimizers(settings(captions=True))] == ["match"]
 
 
@@ -397,7 +397,7 @@ def test_a_caption_with_the_same_words_is_no_wrong_one():
 
 def test_a_wrong_caption_is_the_one_before_unless_it_is_right():
     """The loss of the discriminator, pair by pair."""
-    gxn, b = model(pictures=True, contrastive=0.0, beta_w=0.7, beta_f=0.0).eval(), pictures()
+    gxn, b = model(pictures=True, contrastive=0.0, beta_w=0.7, beta_f=0.0, shift=0).eval(), pictures()
     found = gxn.losses("discriminator", b, START)["discriminator"].item()
     f = gxn.D.features(pixels(b["picture"]))
     E_t = gxn.D.texts(gxn.look_at_text(b["words"], b["lengths"], ("l",))["l"])
