@@ -14,7 +14,7 @@ from lib.run.fingerprint import fingerprint
 from lib.run.paper import find_paper
 
 PAPER = config.get("paper", "vse")
-SEEDS = [int(seed) for seed in str(config.get("seeds", 0)).split(",")]
+SEEDS = [int(seed) if seed.isdecimal() else seed for seed in str(config.get("seeds", 0)).split(",")]
 SETTINGS = {name: value for name, value in config.items() if name not in ("paper", "seeds", "variants")}
 NAMES = str(config["variants"]).split(",") if "variants" in config else list(find_paper(PAPER).VARIANTS)
 ASKED = [experiment.plan(PAPER, name, seed, SETTINGS) for name in NAMES for seed in SEEDS]

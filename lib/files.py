@@ -3,13 +3,17 @@
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import save_file
+
+from lib.progress import EVERY, tell
 
 
 @contextmanager
@@ -44,6 +48,32 @@ def new_folder(parent: Path, prefix: str) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """A context that one process at a time is in; who has to wait tells from time to time for whom."""
+    lock, holder, patience = FileLock(path), path.with_name(f"{path.name}.holder"), EVERY
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=patience)
+        except Timeout:
+            patience *= 2
+            with suppress(FileNotFoundError):  # it may end just now
+                tell(f"waiting for {path}, held by {holder.read_text('utf-8')}")
+    try:
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what `replacing` had begun in a folder when it was killed; nobody else may be writing there."""
+    for path in folder.glob(".*"):
+        if path.is_dir():
+            shutil.rmtree(path)
 
 
 def publish(folder: Path, target: Path) -> None:

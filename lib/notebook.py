@@ -53,10 +53,15 @@ def _require_type(name: str, value, annotation: str) -> None:
     optional = re.fullmatch(r"Optional\[(.*)\]", annotation)
     if optional and value is None:
         return
-    inner = optional[1] if optional else annotation
-    kind = LITERALS[inner.split("[")[0]]
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+    outer, _, item = (optional[1] if optional else annotation).removesuffix("]").partition("[")
+    if not _is(value, LITERALS[outer]) or (item and not all(_is(each, LITERALS[item]) for each in value)):
         raise ValueError(f"parameter {name!r} is {value!r}, expected {annotation}")
+    if value == []:
+        raise ValueError(f"parameter {name!r} is empty, expected at least one of {item}")
+
+
+def _is(value, kind: type | tuple) -> bool:
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 # The kernel's line of its own is encrypted, or it warns of eavesdroppers each time.

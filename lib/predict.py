@@ -11,8 +11,8 @@ def load(run: str | Path):
     """The Predictor of a finished run's folder, or of the model that a paper's report ships, by the paper's name: call
     it with `text=...`, `image=...` or both.
 
-    Raises FileNotFoundError if the folder holds no finished run, or only the record of one, and ValueError for a run of
-    other code.
+    Raises FileNotFoundError if the folder holds no finished run, or only the record of one, DamagedRun if its files are
+    not what the run wrote, and ValueError for a run of other code.
     """
     folder = shipped(run) if run in PAPERS else Path(run)
     if not (folder / "result.json").exists():

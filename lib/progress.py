@@ -19,6 +19,11 @@ def told_to(log: Callable[[str], None]) -> Iterator[None]:
         _listener.reset(token)
 
 
+def tell(line: str) -> None:
+    """Say something to whoever listens."""
+    _listener.get()(line)
+
+
 class Progress:
     """Counts `total` pieces of work called `what` and tells from time to time how many are done, at what rate, and
     how long the rest will take."""
@@ -32,7 +37,7 @@ class Progress:
         now = time.monotonic()
         if now - self.told >= EVERY:
             self.told = now
-            _listener.get()(self.line(now - self.started))
+            tell(self.line(now - self.started))
 
     def line(self, seconds: float) -> str:
         rate = self.done / seconds

@@ -2,8 +2,22 @@
 
 import importlib.util
 import os
+import sys
 import warnings
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _require_ours(package) -> None:
+    """ImportError where a folder of the user's own is called as our package and hides it: half of it would be ours."""
+    found = [getattr(package, "__file__", None), *getattr(package, "__path__", [])]
+    theirs = next((path for path in found if path and Path(path).resolve().parent not in (ROOT, ROOT / "lib")), None)
+    if theirs:
+        raise ImportError(f"{theirs}: a package called lib hides Fivefold's; rename it, or start from another folder")
+
+
+_require_ours(sys.modules["lib"])
 
 # Threads that wait by spinning make small steps up to thirty times slower as soon as anything else runs on the
 # machine. OpenMP reads this when torch loads, so import lib first.
@@ -14,7 +28,6 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 
 import torch  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[1]
 _schemas: list[torch.library.Library] = []  # a Library's definitions vanish with the object
 
 

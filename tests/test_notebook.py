@@ -165,6 +165,10 @@ def test_parameters_are_collected():
     ("", {"epochs": True}, "parameter 'epochs' is True"),
     ("", {"seeds": 3}, r"parameter 'seeds' is 3, expected List\[int\]"),
     ("", {"dataset": None}, "parameter 'dataset' is None, expected str"),
+    ("", {"seeds": ["0"]}, r"parameter 'seeds' is \['0'\], expected List\[int\]"),
+    ("", {"seeds": [0.5]}, r"parameter 'seeds' is \[0.5\], expected List\[int\]"),
+    ("", {"seeds": [True]}, r"parameter 'seeds' is \[True\], expected List\[int\]"),
+    ("", {"seeds": []}, "parameter 'seeds' is empty, expected at least one of int"),
 ])  # fmt: skip
 def test_bad_parameters_are_named(injected, values, message):
     with pytest.raises(ValueError, match=message):

@@ -1,9 +1,12 @@
 """The torchvision cure, in fresh interpreters: a wrong move would abort the one that runs the tests."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from lib.setup import ROOT
 
 
 def fresh(code: str) -> subprocess.CompletedProcess:
@@ -14,6 +17,20 @@ def fresh(code: str) -> subprocess.CompletedProcess:
 def test_torchvision_imports_after_lib(first):
     done = fresh(f"import lib, {first}, torchvision; torchvision.models.vgg16(); print('fine')")
     assert done.stdout.strip() == "fine", done.stderr
+
+
+@pytest.mark.parametrize("make", [
+    lambda root: (root / "lib").mkdir(),
+    lambda root: [(root / "lib").mkdir(), (root / "lib" / "__init__.py").touch()],
+])  # fmt: skip
+def test_a_folder_of_ones_own_that_hides_ours_is_named(tmp_path, make):
+    """Found first, as where the user stands is; the rest of our package is then found as an installed one is."""
+    make(tmp_path)
+    code = f"import sys, lib; lib.__path__ = [*lib.__path__, {str(ROOT / 'lib')!r}]; from lib.run import experiment"
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "a package called lib hides Fivefold's; rename it" in done.stderr.splitlines()[-1]
 
 
 def test_cure_may_be_called_again():

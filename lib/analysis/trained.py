@@ -8,7 +8,7 @@ import pandas as pd
 
 from lib import predict
 from lib.run.paper import find_paper
-from lib.run.store import REPORTS, read
+from lib.run.store import REPORTS, on_dev, read
 
 
 def to_look_into(paper: str, runs: pd.DataFrame, parameters: Mapping, reports: Path = REPORTS) -> tuple[Any, str]:
@@ -24,8 +24,7 @@ def to_look_into(paper: str, runs: pd.DataFrame, parameters: Mapping, reports: P
         return predict.load(paper), f"{found.VARIANTS[found.main].title}, the trained model that the report ships"
     if not mine:
         raise FileNotFoundError(f"{paper}: found records of runs only; train one of them with lib.run")
-    task = found.task(found.Settings())
-    best = (max if task.mode == "max" else min)(mine, key=lambda result: result.scores["dev"][task.monitor])
+    best = max(mine, key=on_dev)
     title = found.VARIANTS[best.variant].title
     return predict.load(best.folder), f"{title}, seed {best.seed}, best of your runs on dev"
 

@@ -15,14 +15,24 @@ CORPORA = {
     "flickr8k": "lib.corpora.flickr:load",
     "flickr30k": "lib.corpora.flickr:load",
     "coco": "lib.corpora.flickr:load",
+    "captions": "lib.corpora.flickr:load",  # for anybody's own captioned pictures
     "twitter2015": "lib.corpora.tweets:load",
     "twitter2017": "lib.corpora.tweets:load",
     "conll-images": "lib.corpora.tweets:load",
     "cmkp": "lib.corpora.posts:load",
+    "cmkp-small": "lib.corpora.posts:load",  # where there is no train file: a part of the valid file
     "tweets": "lib.corpora.posts:load",  # for anybody's own posts in the form of cmkp's
     "k3m": "lib.corpora.products:load",
     "fashion": "lib.corpora.products:load",
 }
+
+CAPTIONED = ("iconworld-captions", "flickr8k", "flickr30k", "coco", "captions")
+
+
+def require_captioned(name: str) -> None:
+    """DataError for a name that is not that of a corpus of captioned pictures."""
+    if name not in CAPTIONED:
+        raise DataError(f"corpus {name!r} has no captions, expected one of {', '.join(CAPTIONED)}")
 
 
 def load(name: str, root: str | Path | None = None, **options) -> Corpus:
@@ -51,4 +61,5 @@ __all__ = [
     "load",
     "open_picture",
     "picture_key",
+    "require_captioned",
 ]

@@ -8,9 +8,13 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
+from functools import lru_cache
 from pathlib import Path
+from unicodedata import normalize
 
 from lib.corpora.types import DataError, Picture, picture_key
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")  # of pictures
 
 
 def malformed(where: object, found: str, expected: str) -> DataError:
@@ -72,15 +76,28 @@ def read_lines(path: Path) -> list[tuple[str, str]]:
     return [(f"{path}:{n}", line.removesuffix("\n").removesuffix("\r")) for n, line in enumerate(lines, start=1)]
 
 
-def resolve_picture(root: Path, name: str, where: str) -> Path | None:
-    """The file `name` inside `root` (a folder as `data_folder` returns it), or None where there is no such file.
+def read_json(path: Path):
+    """What a JSON file holds. Raises DataError with the line, or the file, where it is malformed."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise malformed(f"{path}:{error.lineno}", f"{error.msg} at column {error.colno}", "valid JSON") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+        raise malformed(path, f"what nobody can read ({error})", "JSON of a usual size and depth") from error
 
-    Raises DataError, with `where` it was named, for a path that leaves the folder: absolute, `..`, or a link out.
+
+def resolve_picture(root: Path, name: str, where: str) -> Path | None:
+    """The file `name` inside `root` (a folder as `data_folder` returns it), or else one whose name differs only in
+    capitals, in the ending, or in how accents are put to letters; None where there is no such file.
+
+    Raises DataError, with `where` it was named, for a path that leaves the folder: absolute, `..`, or a link out; and
+    for a folder that cannot be read.
     """
     if os.path.isabs(name) or ".." in name.split("/"):
         raise malformed(where, f"path {quote(name)}", f"a path inside {root}")
     path = os.path.join(root, name)
-    if not os.path.isfile(path):
+    if not os.path.isfile(path) and (path := _alike(str(root), name)) is None:
         return None
     target = os.path.realpath(path)
     if not target.startswith(os.path.join(root, "")):
@@ -88,11 +105,45 @@ def resolve_picture(root: Path, name: str, where: str) -> Path | None:
     return Path(path)
 
 
-def count_missing(examples: Sequence) -> int:
-    """How many examples have no picture; if any, one warning says how many and names the first."""
+def _alike(folder: str, name: str) -> str | None:
+    *folders, file = name.split("/")
+    for part in folders:
+        exact = os.path.join(folder, part)
+        folder = exact if os.path.isdir(exact) else os.path.join(folder, _entries(folder).get(_folded(part), part))
+    stem, ending = os.path.splitext(file)
+    stems = [file, stem] if ending.lower() in ENDINGS else [file]
+    names = [file, *(stem + ending for stem in stems for ending in ENDINGS)]
+    found = (os.path.join(folder, entry) for name in names if (entry := _entries(folder).get(_folded(name))))
+    return next(filter(os.path.isfile, found), None)
+
+
+def _folded(name: str) -> str:
+    return normalize("NFC", name).casefold()
+
+
+def _entries(folder: str) -> dict[str, str]:
+    """What is in a folder, by how `_folded` spells it; nothing where there is no such folder."""
+    try:
+        return _listed(folder, os.stat(folder).st_mtime_ns)
+    except PermissionError as error:
+        raise malformed(folder, f"a folder that cannot be read ({error.strerror})", "pictures") from error
+    except (OSError, ValueError):
+        return {}
+
+
+@lru_cache(maxsize=64)
+def _listed(folder: str, changed: int) -> dict[str, str]:
+    return {_folded(name): name for name in sorted(os.listdir(folder), reverse=True)}
+
+
+def count_missing(examples: Sequence, places: Sequence[str] = ()) -> int:
+    """How many examples have no picture; if any, one warning says how many and names the first, and where all are
+    missing in which `places` they were looked for."""
     missing = [example.id for example in examples if example.image is None]
     if missing:
         message = f"{len(missing)} of {len(examples)} pictures are missing, the first is {quote(missing[0])}"
+        if len(missing) == len(examples) and places:
+            message += f"; looked for in {', '.join(places)}, with {', '.join(ENDINGS)}"
         warnings.warn(message, stacklevel=4)  # the line that called lib.corpora.load
     return len(missing)
 

@@ -4,8 +4,9 @@ Where a folder holds both, the JSON wins: it carries captions and splits in one 
 Flickr30k and COCO use its splits, and Flickr30k's own token file comes without split lists.
 """
 
-import json
 import os
+import re
+from collections import Counter
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
@@ -18,8 +19,8 @@ from lib.corpora.files import (
     fingerprint,
     malformed,
     quote,
+    read_json,
     read_lines,
-    read_text,
     resolve_picture,
 )
 from lib.corpora.types import CaptionedImage, Corpus
@@ -31,11 +32,15 @@ LISTS = {
     "test": ("*testImages.txt", "*test*.txt"),
 }
 KARPATHY = {"train": "train", "restval": "train", "val": "dev", "test": "test"}
-PICTURES = ("images", "Flicker8k_Dataset", "flickr30k-images", "")  # "" is the root itself
+PICTURES = ("images", "Flicker8k_Dataset", "flickr30k-images", "flickr30k_images", "flickr30k_images/flickr30k_images",
+            "")  # fmt: skip # "" is the root itself
 EXPECTED = (
     "a Karpathy dataset_*.json, or a *.token or *.token.txt file and the lists"
     " *trainImages.txt, *devImages.txt, *testImages.txt, and the pictures in images/"
 )
+
+
+LONE = re.compile("[\ud800-\udfff]")  # one of the two parts in which JSON may write a character
 
 
 class _Entry(NamedTuple):
@@ -46,19 +51,28 @@ class _Entry(NamedTuple):
     captions: list[str]
     folder: str = ""
 
+    @property
+    def path(self) -> str:
+        return os.path.join(self.folder, self.name)
+
 
 def load(name: str, root: str | Path | None, limit: int | None = None) -> Corpus:
-    """The corpus in the folder `root`; ids are file names, captions stay raw, only stripped.
+    """The corpus in the folder `root`; ids are file names, those that occur in several folders with their folder, and
+    captions stay raw, only stripped.
 
     `limit` keeps the first pictures of the training split, dev and test stay whole. A missing picture is None; `notes`
     counts those, empty captions (dropped) and captioned pictures that no split lists (Flickr8k has some ninety).
-    Raises DataError for a folder without these files and for every malformed one.
+    Raises DataError for a folder without these files or without any picture, and for every malformed file.
     """
     root = data_folder(root, EXPECTED)
     splits, unlisted = _read(name, root)
     _check_unique(entry for entries in splits.values() for entry in entries)
     splits["train"] = splits["train"][:limit]
-    train, dev, test = (tuple(_example(root, entry) for entry in splits[split]) for split in LISTS)
+    times = Counter(entry.name for entries in splits.values() for entry in entries)
+    train, dev, test = (tuple(_example(root, entry, times) for entry in splits[split]) for split in LISTS)
+    if all(example.image is None for example in train + dev + test):
+        places = ", ".join(f"{place or '.'}/" for place in PICTURES)
+        raise malformed(root, "none of the pictures", f"them in {places}, such as {quote(train[0].id)}")
     notes = {
         "missing pictures": count_missing(train + dev + test),
         "empty captions": sum(not caption for entries in splits.values() for e in entries for caption in e.captions),
@@ -97,7 +111,7 @@ def _parse_token(where: str, line: str) -> tuple[str, int, str]:
     name, mark, k = head.strip().rpartition("#")
     if not (name and mark):
         raise malformed(where, quote(head), "name#k before the tab")
-    if not k.isdecimal():
+    if not k.isdecimal() or len(k) > 9:
         raise malformed(where, f"caption index {quote(k)}", "a number after the #")
     return name, int(k), caption.strip()
 
@@ -117,10 +131,7 @@ def _read_list(root: Path, patterns: tuple[str, ...], captions: dict, tokens: Pa
 
 def _read_karpathy(path: Path) -> dict[str, list[_Entry]]:
     """The entries of {"images": [{"filename", "filepath"?, "split", "sentences": [{"raw"}]}]}, in the file's order."""
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise malformed(f"{path}:{error.lineno}", f"{error.msg} at column {error.colno}", "valid JSON") from error
+    content = read_json(path)
     splits = {split: [] for split in LISTS}
     for index, image in enumerate(_get(content, "images", list, path)):
         where = f"{path}: image {index}"
@@ -144,6 +155,8 @@ def _get(record: object, key: str, kind: type, where: object):
     if not isinstance(record.get(key), kind):
         found = f"{key!r} {quote(record[key])}" if key in record else f"no {key!r}"
         raise malformed(where, found, f"{key!r} as a {kind.__name__}")
+    if kind is str and LONE.search(record[key]):
+        raise malformed(where, f"{key!r} {quote(record[key])} with half a character", "whole ones")
     return record[key]
 
 
@@ -156,17 +169,19 @@ def _not_empty(entries: list[_Entry], where: object) -> list[_Entry]:
 def _check_unique(entries: Iterable[_Entry]) -> None:
     first = {}
     for entry in entries:
-        if entry.name in first:
-            found = f"{quote(entry.name)} a second time (first: {first[entry.name]})"
+        if entry.path in first:
+            found = f"{quote(entry.path)} a second time (first: {first[entry.path]})"
             raise malformed(entry.where, found, "each picture once, in one split")
-        first[entry.name] = entry.where
+        first[entry.path] = entry.where
 
 
-def _example(root: Path, entry: _Entry) -> CaptionedImage:
+def _example(root: Path, entry: _Entry, times: Counter) -> CaptionedImage:
     captions = tuple(filter(None, entry.captions))
     if not captions:
         raise malformed(entry.where, f"no words for {quote(entry.name)}", "at least one caption")
     # COCO's filepath says train2014 or val2014, but some keep all the pictures in one folder
-    places = product(PICTURES, dict.fromkeys((entry.folder, "")))
+    folders = dict.fromkeys((entry.folder, "")) if times[entry.name] == 1 else (entry.folder,)
+    places = product(PICTURES, folders)
     found = (resolve_picture(root, os.path.join(*place, entry.name), entry.where) for place in places)
-    return CaptionedImage(entry.name, next(filter(None, found), None), captions)
+    id = entry.name if times[entry.name] == 1 else entry.path
+    return CaptionedImage(id, next(filter(None, found), None), captions)

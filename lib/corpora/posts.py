@@ -49,8 +49,9 @@ class _Post(NamedTuple):
 def load(name: str, root: str | Path | None, limit: int | None = None, seed: int = 0) -> Corpus:
     """The corpus of `Post` in the folder `root`; words stay as they are but for Unicode's NFC.
 
-    A folder without train_src.txt has its valid posts divided 80/20 into train and dev, by `seed` and so that no text
-    is in both; valid posts that say what a test post says are left out, and the corpus is called `<name>-small`.
+    A folder without train_src.txt, or any if `name` ends so, has its valid posts divided 80/20 into train and dev, by
+    `seed` and so that no text is in both; valid posts that say what a test post says are left out, and the corpus is
+    called `<name>-small`.
     An id is the file and the line, as "valid-17". `limit` keeps the first posts of the training split, dev and test
     stay whole. A missing picture is None; `notes` counts those, and in the whole files the posts without keyphrases
     (dropped), those without text (kept) and those with a picture that came before.
@@ -60,12 +61,12 @@ def load(name: str, root: str | Path | None, limit: int | None = None, seed: int
     found = [_read(root, file) for file in FILES]
     train, dev, test = ([post for post in posts if post.keyphrases] for posts in found)
     notes = _counts(sum(found, []))
-    if not train:
-        name, (train, dev, same) = f"{name}-small", _divided(root, dev, test, seed)
+    if not train or name.endswith("-small"):
+        name, (train, dev, same) = f"{name.removesuffix('-small')}-small", _divided(root, dev, test, seed)
         notes["valid posts with a test post's text"] = same
     train, dev, test = (tuple(_example(root, post) for post in posts) for posts in (train, dev, test))
     train = train[:limit]
-    notes["missing pictures"] = count_missing(train + dev + test)
+    notes["missing pictures"] = count_missing(train + dev + test, ["images"])
     return Corpus(name, train, dev, test, fingerprint(train, dev, test), notes)
 
 

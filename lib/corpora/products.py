@@ -31,7 +31,6 @@ from lib.names import require_known
 FILES = {"train": ("train.tsv",), "dev": ("valid.tsv", "dev.tsv"), "test": ("test.tsv",)}
 EXPECTED = "items.tsv, or train.tsv, valid.tsv and test.tsv"
 FIELDS = "id, title, image address, properties and category, with tabs between"
-SUFFIXES = (".jpg", ".jpeg", ".png")
 HELD = 0.1  # of all ids, or titles: the share of dev and of test where no splits are given
 
 
@@ -156,7 +155,7 @@ def _picture(id: str, address: str, root: Path, images: Path | None, where: str)
     if images is None:
         return None
     last = re.split("[?#]", address)[0] if is_link else address
-    names = (last.rpartition("/")[2], *(id + suffix for suffix in SUFFIXES))
+    names = (last.rpartition("/")[2], id)
     return next(filter(None, (resolve_picture(images, name, where) for name in names)), None)
 
 

@@ -1,15 +1,14 @@
 """Posts whose tokens carry BIO tags, each with its picture: Twitter-2015, Twitter-2017, and any data in their format.
 
 A line `IMGID:n` begins a post, then one `token<TAB>tag` a line; a blank line, or the next IMGID, ends it. Its picture
-is n.jpg, n.jpeg or n.png in the folder images/ or, as UMT and MAF name it, <corpus>_images/. Where the posts lie beside
-that folder in one of their own, <corpus>/, as UMT and MAF keep them, the root is the folder of both.
+is n.jpg, or n with another ending, in the folder images/ or, as others name it, <corpus>_images/ or ner_img/. Where the
+posts lie beside that folder in one of their own, <corpus>/, as UMT and MAF keep them, the root is the folder of both.
 """
 
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,8 +25,7 @@ from lib.corpora.files import (
 from lib.corpora.types import Corpus, TaggedPost, stray_tags
 
 FILES = {"train": ("train.txt",), "dev": ("valid.txt", "dev.txt"), "test": ("test.txt",)}
-PICTURES = ("images", "{name}_images")
-SUFFIXES = (".jpg", ".jpeg", ".png")
+PICTURES = ("images", "{name}_images", "ner_img")
 EXPECTED = "train.txt, valid.txt or dev.txt, test.txt, and the pictures in images/"
 
 IMGID = "IMGID:"
@@ -58,7 +56,7 @@ def load(name: str, root: str | Path | None, limit: int | None = None) -> Corpus
     train, dev, test = _examples(root, name, splits)
     train = train[:limit]
     notes = {
-        "missing pictures": count_missing(train + dev + test),
+        "missing pictures": count_missing(train + dev + test, _folders(name)),
         "posts without tokens": sum(map(len, found)) - len(imgids),
         "repeated IMGIDs": len(imgids) - len(set(imgids)),
         "I- after O or another type": sum(stray_tags(post) for post in train + dev + test),
@@ -108,7 +106,7 @@ def _parse_token(where: str, line: str) -> tuple[str, str]:
 
 def _examples(root: Path, name: str, splits: list[list[_Post]]) -> Iterator[tuple[TaggedPost, ...]]:
     """The examples of each split; as no IMGID has a space, no id occurs twice."""
-    folders = [folder.format(name=name) for folder in PICTURES]
+    folders = _folders(name)
     times = Counter()
     for posts in splits:
         examples = []
@@ -119,6 +117,10 @@ def _examples(root: Path, name: str, splits: list[list[_Post]]) -> Iterator[tupl
         yield tuple(examples)
 
 
+def _folders(name: str) -> list[str]:
+    return [folder.format(name=name) for folder in PICTURES]
+
+
 def _picture(root: Path, folders: list[str], imgid: str, where: str) -> Path | None:
-    names = (os.path.join(folder, imgid + suffix) for folder, suffix in product(folders, SUFFIXES))
+    names = (os.path.join(folder, imgid + ending) for folder in folders for ending in (".jpg", ""))
     return next(filter(None, (resolve_picture(root, name, where) for name in names)), None)

@@ -1,5 +1,6 @@
 """What a corpus is made of: frozen examples, three splits, pictures that are files or drawn on demand."""
 
+import errno
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -186,6 +187,11 @@ def as_seen(image: Image.Image) -> Image.Image:
 
 
 def picture_key(picture: Path | Drawing) -> bytes:
-    """32 bytes that change whenever the picture's content does: a hash of the file, or of the drawing's recipe."""
+    """32 bytes that change whenever the picture's content does: a hash of the file, or of the drawing's recipe.
+
+    Raises OSError for a file that cannot be read, or is none: a pipe would be waited for.
+    """
+    if isinstance(picture, Path) and picture.exists() and not picture.is_file():
+        raise OSError(errno.EINVAL, "not a file", str(picture))
     content = picture.read_bytes() if isinstance(picture, Path) else picture.key.encode()
     return hashlib.sha256(content).digest()

@@ -1,22 +1,28 @@
 """Features on disk: each row is computed once, found by what it was computed from, and mapped, not loaded."""
 
 import os
-from collections.abc import Iterable, Sequence
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 
-KEY_BYTES = 32
+from lib.files import locked
+
+KEY_BYTES, SUM_BYTES = 32, 4
 
 
 class FeatureCache:
-    """A table of equally shaped rows in two append-only files: `rows.bin`, and `keys.bin` that commits them.
+    """A table of equally shaped rows in three append-only files: `rows.bin`, their checksums in `sums.bin`, and
+    `keys.bin`, which commits them.
 
     A row's 32-byte key is a hash of its content, so a row is never stale. Rows reach the disk before their keys,
     and appending starts at the last committed row: a process killed at any moment leaves at worst a tail that the
     next writer overwrites. Writers take a file lock for the moment of appending, so any number may share a table.
+    A row that is not what was written (a file cut short by a copy, a flipped bit, another table's file) is warned of
+    and counts as not there, so that it is computed and appended again; it is checked when it is first asked for.
     """
 
     def __init__(self, folder: Path, row_shape: Sequence[int], dtype: str = "float16"):
@@ -24,23 +30,22 @@ class FeatureCache:
         self.row_shape, self.dtype = tuple(row_shape), np.dtype(dtype)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.rows_path, self.keys_path = self.folder / "rows.bin", self.folder / "keys.bin"
+        self.sums_path = self.folder / "sums.bin"
+        self._forget()
 
     @property
     def row_bytes(self) -> int:
         return int(np.prod(self.row_shape)) * self.dtype.itemsize
 
-    def positions(self) -> dict[bytes, int]:
-        """Key -> row number of every committed row."""
-        stored = self.keys_path.read_bytes() if self.keys_path.exists() else b""
-        count = len(stored) // KEY_BYTES
-        return {stored[i * KEY_BYTES : (i + 1) * KEY_BYTES]: i for i in range(count)}
+    def positions(self) -> Mapping[bytes, int]:
+        """Key -> row number of every committed row that is what was written."""
+        self._read_on()
+        return _Positions(self._index, self._is_sound)
 
     def rows(self) -> np.ndarray:
         """All committed rows, memory-mapped read-only [R, *row_shape]."""
-        count = self.keys_path.stat().st_size // KEY_BYTES if self.keys_path.exists() else 0
-        if count == 0:
-            return np.empty((0, *self.row_shape), self.dtype)
-        return np.memmap(self.rows_path, self.dtype, "r", shape=(count, *self.row_shape))
+        self._read_on()
+        return _map(self.rows_path, self.dtype, (self._count, *self.row_shape))
 
     def append(self, keys: Sequence[bytes], rows: np.ndarray) -> None:
         """Store `rows` [n, *row_shape] under `keys`; rows that another writer stored meanwhile are skipped.
@@ -53,11 +58,88 @@ class FeatureCache:
             raise ValueError(f"{self.folder}: rows of shape {rows.shape}, expected {(len(keys), *self.row_shape)}")
         if not np.isfinite(rows).all():
             raise ValueError(f"{self.folder}: a feature is not finite in {self.dtype}, expected finite numbers")
-        with FileLock(self.folder / "lock"):
+        with locked(self.folder / "lock"):
             known = self.positions()
             fresh = {key: i for i, key in enumerate(keys) if key not in known}  # each key once
-            _write_at(self.rows_path, len(known) * self.row_bytes, rows[list(fresh.values())].tobytes())
-            _write_at(self.keys_path, len(known) * KEY_BYTES, b"".join(fresh))
+            end, summed = self._count, len(self._sums)
+            if _size(self.keys_path) > end * KEY_BYTES:  # of rows that are lost: new ones must not pass for them
+                _write_at(self.keys_path, end * KEY_BYTES, b"")
+            rows = rows[list(fresh.values())]
+            unsummed = zip(self._keys(summed), self._bytes[summed:], strict=True)  # of a table older than its sums
+            sums = [self._sum(key, row) for pairs in (unsummed, zip(fresh, rows, strict=True)) for key, row in pairs]
+            _write_at(self.rows_path, end * self.row_bytes, rows.tobytes())
+            _write_at(self.sums_path, summed * SUM_BYTES, np.array(sums, np.uint32).tobytes())
+            _write_at(self.keys_path, end * KEY_BYTES, b"".join(fresh))
+
+    # ---- what is known of the files ----
+
+    def _forget(self) -> None:
+        self._count, self._index, self._checked, self._damaged = 0, {}, {}, False
+        self._sums, self._bytes = np.empty(0, np.uint32), np.empty((0, self.row_bytes), np.uint8)
+
+    def _read_on(self) -> None:
+        """Take in what was committed since the last look, so that no look costs more than what is new."""
+        committed = _size(self.keys_path) // KEY_BYTES  # looked at first: the others grow before it
+        count = min(committed, _size(self.rows_path) // self.row_bytes)
+        if count < committed:
+            self._warn(f"{count} rows, expected {committed}")
+        if count < self._count:  # the files were damaged meanwhile
+            self._forget()
+        if count > self._count:
+            before, self._count = self._count, count
+            self._index |= {key: before + i for i, key in enumerate(self._keys(before))}
+            self._sums = _map(self.sums_path, np.uint32, (min(count, _size(self.sums_path) // SUM_BYTES),))
+            self._bytes = _map(self.rows_path, np.uint8, (count, self.row_bytes))
+
+    def _keys(self, start: int) -> list[bytes]:
+        """The keys of the rows from `start` on."""
+        if start == self._count:
+            return []
+        with open(self.keys_path, "rb") as file:
+            file.seek(start * KEY_BYTES)
+            return [file.read(KEY_BYTES) for _ in range(start, self._count)]
+
+    def _is_sound(self, key: bytes, row: int) -> bool:
+        if row not in self._checked:
+            self._checked[row] = row >= len(self._sums) or self._sum(key, self._bytes[row]) == self._sums[row]
+            if not self._checked[row] and not self._damaged:  # said once
+                self._damaged = True
+                self._warn(f"row {row} other than it was written")
+        return self._checked[row]
+
+    def _sum(self, key: bytes, row: np.ndarray) -> int:
+        """A checksum that also knows whose row it is, and of which table."""
+        return zlib.crc32(row, zlib.crc32(key, zlib.crc32(self.folder.absolute().name.encode())))
+
+    def _warn(self, found: str) -> None:
+        warnings.warn(f"{self.rows_path}: found {found}; what is damaged is computed again", stacklevel=2)
+
+
+class _Positions(Mapping):
+    """The sound ones among some rows, by key; those that nobody asks for are not looked at."""
+
+    def __init__(self, index: dict[bytes, int], is_sound: Callable[[bytes, int], bool]):
+        self.index, self.is_sound = index, is_sound
+
+    def __getitem__(self, key: bytes) -> int:
+        row = self.index[key]
+        if not self.is_sound(key, row):
+            raise KeyError(key)
+        return row
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (key for key in list(self.index) if key in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _map(path: Path, dtype, shape: tuple[int, ...]) -> np.ndarray:
+    return np.memmap(path, dtype, "r", shape=shape) if shape[0] else np.empty(shape, dtype)
 
 
 def _write_at(path: Path, offset: int, content: bytes) -> None:

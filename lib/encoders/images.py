@@ -281,7 +281,10 @@ def _code() -> str:
 def _view_keys(picture: Picture, views: Sequence[str]) -> list[bytes]:
     if picture is None:
         return [b""] * len(views)
-    content = picture_key(picture)
+    try:
+        content = picture_key(picture)
+    except OSError as error:  # it was there when the corpus was read
+        raise DataError(f"{picture}: found no readable file ({error.strerror}), expected a picture") from error
     return [hashlib.sha256(content + repr((view, VIEWS[view])).encode()).digest() for view in views]
 
 

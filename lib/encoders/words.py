@@ -87,6 +87,14 @@ def start_from_published(embedding: torch.nn.Embedding, words: Sequence[str], so
     embedding.weight.data[found] = vectors[found]
 
 
+def vectors_file(source: str) -> str:
+    """A source of word vectors with `~` resolved. Raises DataError where it is neither a file nor the package."""
+    path = Path(source).expanduser()
+    if source != "glove-6b-50d" and not path.is_file():  # a pipe would be waited for
+        raise DataError(f"{path}: found no such file, expected word vectors, or 'glove-6b-50d'")
+    return source if source == "glove-6b-50d" else str(path)
+
+
 def word_vectors_key(source: str | Path) -> str:
     """24 hex digits that change with the vectors."""
     path = _packaged_glove_folder() / "glove_6B_50d_emb.npy" if str(source) == "glove-6b-50d" else Path(source)

@@ -62,10 +62,11 @@ class CMKP(nn.Module):
     """The model. `vocabulary` is how many words it knows, `phrases` (C, L) the words of each keyphrase of training,
     padded with 0, `picture_dim` a region's width, `settings` a `lib.papers.cmkp.Settings`.
 
-    A post: `source` (B, S) word ids, `copy` (B, S) ids in the extended vocabulary; where there are pictures `image`
-    (B, R, Q) and `present` (B,); where there are attributes `attributes` (B, A) word ids. A training batch of pairs:
-    posts, `phrase` (B,) the keyphrase's class, -1 for none, `inputs` (B, T) its words after START, and of the N places
-    that are no padding, `rows` (N,) among B x T, the `target` (N,), an extended id.
+    A post: `source` (B, S) word ids, `copy` (B, S) ids in the extended vocabulary; where there are pictures `image` (B,
+    R, Q) and `present` (B,), and which of its rows are `objects` (B, R), if not all; where there are attributes
+    `attributes` (B, A) word ids. A training batch of pairs: posts, `phrase` (B,) the keyphrase's class, -1 for none,
+    `inputs` (B, T) its words after START, and of the N places that are no padding, `rows` (N,) among B x T, the
+    `target` (N,), an extended id.
     """
 
     def __init__(self, vocabulary: int, phrases: Tensor, picture_dim: int, settings):
@@ -147,7 +148,7 @@ class CMKP(nn.Module):
 
     # ---- reading ----
 
-    def read(self, source: Tensor, copy: Tensor, image=None, present=None, attributes=None) -> Memory:
+    def read(self, source: Tensor, copy: Tensor, image=None, present=None, objects=None, attributes=None) -> Memory:
         """The memory banks, what they have to say to each other, and the classifier's opinion."""
         s, mask, banks, text, start = self.settings, source != PAD, {}, None, None
         if s.fusion != "image":
@@ -155,7 +156,7 @@ class CMKP(nn.Module):
             banks["text"] = text, mask
         if s.image:
             V = torch.where(present[:, None, None], self.W_v(image), self.missing)  # (B, R, d)
-            banks["vision"] = V, torch.ones_like(V[..., 0], dtype=torch.bool)
+            banks["vision"] = V, torch.ones_like(V[..., 0], dtype=torch.bool) if objects is None else objects
         if s.attributes != "none":
             banks["attributes"] = self.W_a(self.W_e(attributes)), attributes != PAD
         c_fuse, looks = self.fuse(banks) if s.fusion != "none" else (None, {})  # (B, d)

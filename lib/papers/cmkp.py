@@ -1,9 +1,10 @@
 """CMKP as experiments: the paper's table 2, its two stages, and the released code's habits.
 
-Rows of the table that are left out: CLS-BUTD-MAX, CLS-BUTD-AVG and the variants with its 36 objects (a detector trained
-on Visual Genome is not at hand; the grid was better in the paper's full model), CLS-TMN and GEN-TOPIC (a neural topic
-model beside the classifier or the generator, papers of their own), CLS-BAN (bilinear attention, from question
-answering). The files named below are those of github.com/yuewang-cuhk/CMKP/tree/master/unified_model.
+Rows of the table that are left out: CLS-BUTD-MAX, CLS-BUTD-AVG and the variants with its 36 objects (its detector, of
+Visual Genome, is not at hand, and the grid was better in the paper's full model; any row here reads the objects of
+another detector with `regions="detector"`), CLS-TMN and GEN-TOPIC (a neural topic model beside the classifier or the
+generator, papers of their own), CLS-BAN (bilinear attention, from question answering). The files named below are those
+of github.com/yuewang-cuhk/CMKP/tree/4e83482/unified_model.
 """
 
 import hashlib
@@ -107,16 +108,16 @@ SECOND = dict(stage=2, epochs=5, learning_rate=1e-4, a=0.5, b=0.5)
 # What a second stage decides for itself; all else is its parent's too.
 OWN = {*SECOND, "top_k", "beta", "frozen", "gamma", "schedule", "warmup", "patience", "evaluate_every"}
 PASSED = tuple(field.name for field in fields(Settings) if field.name not in OWN)
-# Each habit with the place where the released code has it:
+# Each habit with the lines where the released code has it:
 RELEASED = dict(
-    wordings=("ocr",),  # model.py, Model.forward: attributes are read, and no branch is called with them
-    branches=("vision-text",),  # model.py: of the *_multi_head_att branches only that of the image's query
-    fuse_linear=False,  # model.py: the block's output as it is
-    classifier_layers=1,  # model.py: one nn.Linear(300, 4262)
-    word_in_output=False,  # rnn_decoder.py: vocab_dist of [context ; state]; p_gen has u_t too
-    merge_context=True,  # attention.py: linear of [context ; state], to which c_fuse is added
-    reduction="sum",  # train_mixture.py: NLL and cross-entropy are summed over the batch
-    schedule="plateau",  # train_mixture.py: half the rate where validation stands still (there: its loss)
+    wordings=("ocr",),  # model.py#L408-L414: attributes become a memory, and no attention is called with them
+    branches=("vision-text",),  # model.py#L409-L414: of the branches that are built only the image's question is asked
+    fuse_linear=False,  # model.py#L414: the block's output as it is
+    classifier_layers=1,  # model.py#L469: one linear layer
+    word_in_output=False,  # model.py#L110-L113: the vocabulary sees [context ; state]; p_gen has u_t too, L120
+    merge_context=True,  # modules.py#L118: linear of [context ; state], to which c_fuse is added, model.py#L108
+    reduction="sum",  # run_batches.py#L94-L95, L107: both losses are summed over the batch
+    schedule="plateau",  # run_batches.py#L169-L182: half the rate where validation stands still (there: its loss)
 )  # fmt: skip
 # Habits left out: <eos> in place of <unk> where a copied word is fed back (a slip, model.py, unk_idx), LayerNorm with
 # the unbiased standard deviation (multi_head_att/submodules.py), OCR words filtered by the test posts' too
@@ -150,6 +151,7 @@ VARIANTS = {
     "no-ocr": stage_two("GEN-CLS-M3H-ATT without OCR", "joint-gen", wordings=("attributes",)),
     "distinct": stage_two("GEN-CLS-M3H-ATT, beta over distinct words", "joint-gen", beta="distinct"),
     "released-stage-1": Variant("as released, stage 1, generator", RELEASED, output="generator"),
+    # model.py#L124-L125: both ways to copy have the whole weight; train.py#L74-L78: the encoder is fixed as well
     "released": stage_two("as released", "released-stage-1", **RELEASED | dict(a=1.0, b=1.0, frozen="encoder")),
     "attributes": Variant(
         "attributes, trained on captions", dict(predicts="attributes", wordings=()),

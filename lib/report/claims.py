@@ -59,6 +59,12 @@ def _first_match(margins: Mapping[str, float], name: str, paper: str) -> float:
     raise ValueError(f"metric {name!r} has no margin among those of {paper!r} in claims.yaml, expected one")
 
 
+def tested(paper: str, corpus: str) -> dict[str, int]:
+    """How many units the corpus's test split has in the papers, as a setting; empty where that is not known."""
+    known = _claims().get(paper, {}).get("tested", {})
+    return {"test examples": known[corpus]} if corpus in known else {}
+
+
 def seeds_needed(paper: str, corpus: str) -> int:
     """How many seeds a row needs before anything is said of it."""
     return _claims().get(paper, {}).get("seeds", {}).get(corpus, FEW_SEEDS)
@@ -212,7 +218,8 @@ def judge_numbers(
 
 
 def _number_row(paper: str, corpus: str, claim: dict, metric: str, ours: np.ndarray, settings: Mapping) -> dict:
-    differs = differing(_claims()[paper].get("setting", {}) | claim["setting"], settings)
+    own = _claims()[paper].get("setting", {}) | tested(paper, corpus)
+    differs = differing(own | claim["setting"], settings)
     known = dict(runs=claim.get("runs", 1), within=claim.get("within", printed_within(claim[metric])))
     options = dict(differs=differs, needed=seeds_needed(paper, corpus), **known)
     verdict = number_verdict(ours, claim[metric], margin(paper, metric), **options)

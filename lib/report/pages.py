@@ -10,14 +10,16 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from lib.files import replacing, write_json
+from lib.report.claims import tested
 from lib.report.evidence import write_index
 from lib.report.shipping import ship
 from lib.report.tables import comparisons_table, judged_comparisons, judged_numbers, numbers_table, results_of
 from lib.run.experiment import NOT_DECIDING
 from lib.run.paper import find_paper
 from lib.run.provenance import provenance
-from lib.run.store import REPORTS, keep_records, read
+from lib.run.store import REPORTS, keep_records, on_dev, read
 
+OWN = ("captions", "conll-images")  # names for anybody's own data
 KEPT_PROFILES = ("small", "paper", "original")  # those that are meant for a report
 SAID = {"holds": "Held", "no worse": "No worse, as claimed", "agrees": "Agrees with what is published",
         "higher": "Higher than published", "lower": "Lower than published", "does not hold": "Did not hold",
@@ -36,11 +38,20 @@ class Report:
         self.paper, self.runs, self.parameters, self.root = paper, runs, dict(parameters), root
         self.dataset, self.profile = parameters["dataset"], parameters["profile"]
         self.keeps = self.profile in KEPT_PROFILES and parameters.get("train_limit") is None
-        self.folder = root / ("" if self.keeps else "smoke") / self.dataset / paper
+        self.folder = root / ("" if self.keeps else "smoke") / self._corpus() / paper
         self.folder.mkdir(parents=True, exist_ok=True)
         self.numbers = judged_numbers(runs, paper, self.dataset)
         self.comparisons = judged_comparisons(runs, paper, self.dataset)
         self.page = []  # Markdown, in the order of the notebook
+
+    def _corpus(self) -> str:
+        """The data set's name; of anybody's own data, under whatever name they were read, one that is only theirs."""
+        result = read(Path(self.runs["folder"].iloc[0]))
+        known = tested(self.paper, self.dataset)
+        own = self.dataset in OWN or (known and known != {"test examples": result.units})
+        if not (own and self.parameters.get("data_dir")):
+            return self.dataset
+        return f"{self.dataset}-{result.identity['data'][:6]}"
 
     def table(self, name: str, title: str, table: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
         """Write `name`.csv, and the table on the report's page; an empty one is left out. Returns it."""
@@ -83,9 +94,7 @@ class Report:
         if self.dataset.startswith("iconworld") and self.profile == "small":
             mine = [result for result in results_of(self.runs, self.paper, main) if result.has_weights]
         if mine:
-            task = find_paper(self.paper).task(find_paper(self.paper).Settings())
-            sign = 1 if task.mode == "max" else -1
-            ship(max(mine, key=lambda one: sign * one.scores["dev"][task.monitor]), self.folder / "model")
+            ship(max(mine, key=on_dev), self.folder / "model")
 
     def _provenance(self, deviations: Sequence[str]) -> dict:
         results = [read(Path(folder)) for folder in self.runs["folder"].unique()]

@@ -73,7 +73,7 @@ def pictures(
         return _nothing()
     columns = max(map(len, rows))
     lines = max(len(_wrapped(caption)) for row in rows for _, caption, _ in row)
-    below = max(0.35, 0.2 + 0.14 * lines)  # inches for the captions
+    below = max(0.35, 0.2 + 0.14 * lines) + (0.2 if len(row_titles) > 1 else 0)  # inches for captions and titles
     size = (side * columns, (side + below) * len(rows))
     figure, grid = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
     for axes in grid.flat:
@@ -345,6 +345,12 @@ def two_histograms(values: pd.DataFrame, x: str, hue: str, title: str) -> plt.Fi
     axes.set(title=title, xlabel=x, ylabel="share of them", xlim=(0, 1))
     sns.move_legend(axes, "upper center", title=None, frameon=False)
     return figure
+
+
+def stacked(axes: plt.Axes, shares: pd.DataFrame) -> None:
+    """Shares of one, a bar a row from the top and a colour a column."""
+    shares[::-1].plot.barh(stacked=True, ax=axes, legend=False, width=0.8, color=["#4c72b0", TRUE, WRONG, RIGHT])
+    axes.set(ylabel="", xlim=(0, 1))
 
 
 def counts(table: pd.DataFrame, title: str, x: str, y: str) -> plt.Figure:

@@ -9,14 +9,15 @@ from safetensors.torch import load_file
 
 from lib.files import replacing, write_tensors
 from lib.run.paper import find_paper
-from lib.run.store import RECORD, REPORTS, Result
+from lib.run.store import RECORD, REPORTS, Result, locate, read
 
 MOST = 16 * 2**20  # bytes a paper
 KEPT = ("settings.json", "context.json", "predictions.json", *RECORD)
 
 
 def ship(result: Result, folder: Path) -> Path:
-    """Write the model of a run, with what it said of the test split, into the folder of that name under `folder`.
+    """Write the model of a run, with what it said of the test split, into the folder of that name under `folder`, and
+    beside it those of the runs that serve it as encoders.
 
     What a new model starts from is not written: it comes from the packages of the pretrained parts. Raises ValueError
     for a model of more than MOST bytes.
@@ -29,6 +30,9 @@ def ship(result: Result, folder: Path) -> Path:
     said = {name: _half(tensor) for name, tensor in load_file(result.folder / "predictions.safetensors").items()}
     if (size := _bytes(made.values()) + _bytes(said.values())) > MOST:
         raise ValueError(f"{result.folder}: found {size / 2**20:.1f} MB to ship, expected at most {MOST / 2**20:.0f}")
+    for value in vars(settings).values():
+        if isinstance(value, str) and value.startswith("run:"):
+            ship(read(locate(value)), folder)
     target = folder / result.folder.name
     write_tensors(target / "model.safetensors", made)
     write_tensors(target / "predictions.safetensors", said)
@@ -40,7 +44,8 @@ def ship(result: Result, folder: Path) -> Path:
 
 def shipped(paper: str, reports: Path = REPORTS) -> Path:
     """The folder of the model that a paper's report on IconWorld ships; FileNotFoundError where there is none."""
-    found = sorted(reports.glob(f"iconworld*/{find_paper(paper).name}/model/*/result.json"))
+    name, main = find_paper(paper).name, find_paper(paper).main
+    found = sorted(reports.glob(f"iconworld*/{name}/model/{main}-seed*/result.json"))
     if not found:
         raise FileNotFoundError(f"{reports}: found no model of {paper}; run its notebook with profile small")
     return found[-1].parent
@@ -58,7 +63,8 @@ def settings_of(result: Result):
 
 
 def load_model(result: Result) -> torch.nn.Module:
-    """The trained model of a run, whole or as shipped."""
+    """The trained model of a run, whole or as shipped. Raises DamagedRun for a run whose files are not as written."""
+    result.check(whole=True)
     paper, settings = find_paper(result.paper), settings_of(result)
     model = paper.build(result.context, settings).eval()
     weights = {name: w.float() if w.is_floating_point() else w for name, w in result.weights().items()}

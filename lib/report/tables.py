@@ -11,7 +11,7 @@ import pandas as pd
 from lib.report.claims import judge_comparisons, judge_numbers, published
 from lib.report.evidence import Evidence
 from lib.report.intervals import Score, score
-from lib.run.paper import find_paper, find_variant
+from lib.run.paper import find_variant, task_of
 from lib.run.store import Result, read
 
 
@@ -66,7 +66,7 @@ def judged_numbers(runs: pd.DataFrame, paper: str, dataset: str) -> pd.DataFrame
 
     def settings(variant: str) -> Mapping:
         result = results_of(runs, paper, variant)[0]
-        return result.settings or result.identity["settings"]
+        return (result.settings or result.identity["settings"]) | {"test examples": result.units}
 
     return judge_numbers(paper, dataset, values, settings)
 
@@ -82,8 +82,7 @@ def judged_comparisons(runs: pd.DataFrame, paper: str, dataset: str) -> pd.DataF
         except KeyError:  # no function of sums over units
             values = [result.scores["test"].get(metric) for result in results]
             return Score(np.array(values)) if None not in values else None
-        found = find_paper(variant.rpartition("/")[0] or paper)
-        task = found.task(found.Settings(**find_variant(paper, variant).changes))
+        task = task_of(paper, variant)
         return score(sums, partial(task.combine, results[0].without_group(metric)))
 
     def shared_parent(variant: str) -> bool:

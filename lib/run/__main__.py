@@ -67,7 +67,7 @@ def _say(line: str) -> None:
 
 
 def _seed(text: str) -> int:
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > 10:
         raise ValueError(f"seed is {text!r}, expected a whole number from 0 on")
     return int(text)
 
@@ -91,4 +91,6 @@ def _value(text: str):
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal that cannot show a letter stops no run
     sys.exit(main(sys.argv[1:]))

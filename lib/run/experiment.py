@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import PartialState
-from accelerate.utils import set_seed
-from filelock import FileLock
+from accelerate.utils import broadcast_object_list, set_seed
 
 from lib import precision
-from lib.files import write_json, write_tensors
+from lib.encoders.words import vectors_file
+from lib.files import locked, remove_unfinished, write_json, write_tensors
 from lib.names import require_known
 from lib.progress import told_to
-from lib.run import pool, store
+from lib.run import fresh, pool, store
 from lib.run.checkpoints import remove_checkpoints
 from lib.run.fingerprint import code_fingerprint, fingerprint
 from lib.run.paper import Task, find_paper
@@ -67,7 +67,7 @@ class Run:
         """All that decides the result."""
         counted = {name: v for name, v in dataclasses.asdict(self.settings).items() if name not in NOT_DECIDING}
         on_cpu = {"threads": self.settings.threads} if precision.device().type == "cpu" else {}
-        processes = _state().num_processes
+        processes = pool.processes().num_processes
         return {
             **{"paper": self.paper, "seed": self.seed, "settings": counted, "data": self.data.fingerprint},
             **{"code": _code(self.paper), "precision": precision.resolved(self.settings.precision), **on_cpu},
@@ -92,8 +92,14 @@ def resolve(paper: str, variant: str, settings: Mapping | None = None):
     """The full Settings of a run: defaults, then the profile's, then the variant's, then `settings`.
 
     `settings` may hold "profile" and any field of the paper's Settings; None stands for "not said". Raises
-    ValueError naming the nearest valid name for an unknown one.
+    ValueError naming the nearest valid name for an unknown one, or what was expected in place of a value.
     """
+    chosen = _settings(paper, variant, settings)
+    fresh.look_at(_folders(chosen))
+    return chosen
+
+
+def _settings(paper: str, variant: str, settings: Mapping | None):
     found = find_paper(paper)
     overrides = {name: value for name, value in (settings or {}).items() if value is not None}
     profile = overrides.pop("profile", "smoke")
@@ -102,16 +108,32 @@ def resolve(paper: str, variant: str, settings: Mapping | None = None):
     fields = [field.name for field in dataclasses.fields(found.Settings)]
     for name in overrides:
         require_known("setting", name, fields)
-    overrides = {name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()}
+    overrides = {name: _plain(value) for name, value in overrides.items()}
+    if isinstance(vectors := overrides.get("word_vectors"), str):
+        overrides["word_vectors"] = vectors_file(vectors)
     return found.Settings(**{**found.PROFILES[profile], **found.VARIANTS[variant].changes, **overrides})
 
 
+def _plain(value):
+    """NumPy's numbers as Python's, lists as tuples."""
+    if isinstance(value, list):
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _folders(settings) -> list[str]:
+    return [folder for name in sorted(FOLDERS) if (folder := getattr(settings, name, None))]
+
+
 def plan(paper: str, variant: str, seed: int = 0, settings: Mapping | None = None) -> Run:
-    """The run of a variant and the runs that it needs; errors as in `resolve`.
+    """The run of a variant and the runs that it needs; errors as in `resolve`, and for a seed that is none.
 
     A setting "run:paper/variant" names a run that serves as an encoder: its key becomes part of the setting.
     """
-    chosen, found = resolve(paper, variant, settings), find_paper(paper).VARIANTS[variant]
+    seed = _plain(seed)
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed!r}, expected a whole number from 0 on")
+    chosen, found = _settings(paper, variant, settings), find_paper(paper).VARIANTS[variant]
     profile = {"profile": (settings or {}).get("profile")}
     parent, encoders, references = None, [], {}
     if found.parent:
@@ -160,20 +182,25 @@ def run(
     What it needs (a parent, encoders) is made first. Two processes that want the same run take turns: the second finds
     the first one's result.
     """
+    resolve(paper, variant, settings)  # and see whether its data were changed
     return make(plan(paper, variant, seed, settings), folder, log, checkpoint_seconds)
 
 
 def make(
-    asked: Run, folder: Path = RUNS, log: Callable[[str], None] = print, checkpoint_seconds: float = 60
+    asked: Run,
+    folder: Path = RUNS,
+    log: Callable[[str], None] = print,
+    checkpoint_seconds: float = 60,
+    whole: bool = False,
 ) -> Result:
-    """The result of what is asked for, as `run` makes it."""
+    """The result of what is asked for, as `run` makes it; `whole` says that its weights will be used."""
     store.remember(Path(folder))
     target = store.home(folder, asked.paper, asked.name, asked.key)
-    if finished(target, log) is None:
-        made = {needed.key: make(needed, folder, log, checkpoint_seconds) for needed in asked.needs}
+    if finished(target, log, whole) is None:
+        made = {needed.key: make(needed, folder, log, checkpoint_seconds, True) for needed in asked.needs}
         target.mkdir(parents=True, exist_ok=True)
-        with _turn(target / "lock") as state:
-            if finished(target, lambda line: None) is None:  # nor has another process finished it meanwhile
+        with told_to(log), _turn(target / "lock") as state:
+            if finished(target, lambda line: None, whole) is None:  # nor has another process finished it meanwhile
                 if state.is_main_process:
                     log(f"{asked.paper} {asked.variant} seed {asked.seed}")
                 parent = made[asked.parent.key] if asked.parent else None
@@ -181,10 +208,10 @@ def make(
     return store.read(target, asked.output)
 
 
-def finished(folder: Path, log: Callable[[str], None] = print) -> Result | None:
+def finished(folder: Path, log: Callable[[str], None] = print, whole: bool = False) -> Result | None:
     """The result in a run's folder, None where there is none; a damaged one is named and made again."""
     try:
-        return store.read(folder)
+        return store.read(folder).check(whole)
     except FileNotFoundError:
         return None
     except DamagedRun as error:
@@ -192,15 +219,11 @@ def finished(folder: Path, log: Callable[[str], None] = print) -> Result | None:
         return None
 
 
-def _state() -> PartialState:
-    return PartialState(cpu=precision.device().type == "cpu")
-
-
 @contextmanager
 def _turn(path: Path) -> Iterator[PartialState]:
     """One at a time: of the processes that `accelerate launch` starts, the main one holds the lock for all."""
-    state = _state()
-    with FileLock(path) if state.is_main_process else nullcontext():
+    state = pool.processes()
+    with locked(path) if state.is_main_process else nullcontext():
         state.wait_for_everyone()
         yield state
         state.wait_for_everyone()
@@ -224,6 +247,7 @@ def _train(asked: Run, parent: Result | None, target: Path, state, log, checkpoi
     context = task.context(asked.data, parent.context if parent else None)
     data = task.bind(asked.data, context)
     if state.is_main_process:
+        remove_unfinished(target)
         write_json(target / "settings.json", _named_run(asked) | dataclasses.asdict(settings))
         write_json(target / "context.json", context)
     with told_to(log), precision.threads(settings.threads):
@@ -244,9 +268,17 @@ def _fitted(asked, parent, data, context, folder, log, checkpoint_seconds) -> tu
     paper.initialise(model, context, settings, parent)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         return model.to(precision.device()), []
-    evaluate = lambda model: task.score(task.predict(model, data.dev, quick=True))  # noqa: E731
+    evaluate = lambda model: _agreed(task.score(task.predict(model, data.dev, quick=True)))  # noqa: E731
     where = (asked.seed, folder, evaluate, task.monitor, task.mode, checkpoint_seconds, log)
-    return model, fit(model, data.train, settings, *where)
+    history = fit(model, data.train, settings, *where)
+    if len(history) > 1 and len({record[task.monitor] for record in history}) == 1:
+        log(f"dev tells none of {len(history)} evaluations from another, so the first was kept: it needs more examples")
+    return model, history
+
+
+def _agreed(scores: dict) -> dict:
+    """The scores, of several processes the main one's: all have to take the same decisions."""
+    return broadcast_object_list([scores])[0] if pool.processes().num_processes > 1 else scores
 
 
 def _finish(asked: Run, data, model, history: list[dict], folder: Path) -> None:
@@ -279,8 +311,10 @@ def ablate(
     """Every variant with every seed: one row a run, with its test scores, dev score, seconds and folder.
 
     A record of a run that a report carries counts as the run. On CPU, runs train side by side, parents before their
-    children.
+    children. A variant or a seed that is asked for twice counts once. Raises ValueError for none, and as `plan` does.
     """
+    variants, seeds = _each_once("variants", variants), _each_once("seeds", seeds)
+    fresh.look_at(folder for variant in variants for folder in _folders(_settings(paper, variant, settings)))
     asked = [plan(paper, variant, seed, settings) for variant in variants for seed in seeds]
     missing = [one for one in in_order(asked) if _known(one, folder) is None]
     at_once = pool.at_once(len(missing), max((one.settings.threads for one in missing), default=1))
@@ -292,6 +326,12 @@ def ablate(
         pool.work([_job(one, folder) for one in missing], at_once, log)
     results = [_known(one, folder) or make(one, folder, log) for one in asked]
     return pd.DataFrame([_row(one, result) for one, result in zip(asked, results, strict=True)])
+
+
+def _each_once(name: str, values: Sequence) -> list:
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise ValueError(f"{name} is {values!r}, expected a list of at least one")
+    return list({repr(value): value for value in map(_plain, values)}.values())
 
 
 def in_order(asked: Iterable[Run]) -> list[Run]:

@@ -114,3 +114,9 @@ def find_variant(paper: str, name: str) -> Variant:
     known = find_paper(other or paper).VARIANTS
     require_known("variant", variant, known)
     return known[variant]
+
+
+def task_of(paper: str, name: str) -> Task:
+    """What such a variant is asked to do."""
+    variant, found = find_variant(paper, name), find_paper(name.rpartition("/")[0] or paper)
+    return found.task(found.Settings(**variant.changes))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from queue import SimpleQueue
 from threading import Thread
 
@@ -33,10 +34,15 @@ class Job:
     after: tuple[str, ...] = ()
 
 
+def processes() -> PartialState:
+    """The processes that `accelerate launch` started, which wait for each other as long as anything takes."""
+    return PartialState(cpu=device().type == "cpu", timeout=timedelta(days=365))
+
+
 def at_once(jobs: int, threads: int) -> int:
     """How many of so many jobs of so many threads to do at a time. A GPU is not shared, and neither are the processes
     that `accelerate launch` started."""
-    alone = device().type == "cpu" and PartialState(cpu=True).num_processes == 1
+    alone = device().type == "cpu" and processes().num_processes == 1
     return max(1, min(jobs, torch.get_num_threads() // threads, AT_ONCE)) if alone else 1
 
 
@@ -83,7 +89,8 @@ def _next(todo: Sequence[Job], done: set[str], names: set[str]) -> Job | None:
 
 def _start(heard: SimpleQueue) -> subprocess.Popen:
     # The workers find our package wherever they stand, and relative paths stay those of the caller.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1"}  # whatever the caller's locale
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8"}
     worker = subprocess.Popen(WORKER, env=environment, errors="replace", **pipes)
     Thread(target=_listen, args=(worker, heard), daemon=True).start()

@@ -16,16 +16,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from lib.files import replacing, write_json, write_tensors
 from lib.run.fingerprint import fingerprint
-from lib.run.paper import find_paper
+from lib.run.paper import find_paper, task_of
 from lib.setup import ROOT
 
 RUNS, REPORTS = ROOT / "runs", ROOT / "reports"
 RECORD = ("result.json", "statistics.npz")
-_roots = [RUNS]  # where runs that serve others as encoders are looked for
+OTHERS = ("settings.json", "context.json", "predictions.json", "predictions.safetensors", "model.safetensors")
+SUMS = "sums.json"  # the sizes and hashes of these
+_roots = [RUNS]  # where runs that serve others as encoders are looked for, before the shipped ones
 
 
 class DamagedRun(ValueError):
@@ -67,22 +70,35 @@ class Result:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The model's weights by name. Raises FileNotFoundError for a record."""
-        return load_file(self.folder / "model.safetensors")
+        return _tensors(self.folder / "model.safetensors")
 
     def stored_settings(self) -> dict:
         """All settings of the run by name, with its paper, variant and seed. Raises FileNotFoundError for a record."""
-        return json.loads((self.folder / "settings.json").read_text(encoding="utf-8"))
+        return _json(self.folder / "settings.json")
 
     @cached_property
     def context(self) -> dict:
         """What the model needs of its corpus."""
-        return json.loads((self.folder / "context.json").read_text(encoding="utf-8"))
+        return _json(self.folder / "context.json")
+
+    def check(self, whole: bool = False) -> "Result":
+        """This result, if its files are what its run wrote: the statistics, and the sizes of those of its other files
+        that are here; `whole`: all of them, byte by byte. Raises DamagedRun for the first that is not."""
+        _ = self._arrays
+        written = _json(self.folder / SUMS) if (self.folder / SUMS).exists() else {}  # older runs have none
+        for name, said in written.items():
+            path = self.folder / name
+            found = _summed(path, whole)
+            if not found.items() <= said.items() or (whole and not found):
+                raise DamagedRun(f"{path}: found other bytes than the run wrote, train it again")
+        return self
 
     @cached_property
     def _arrays(self) -> Mapping[str, np.ndarray]:
-        content = (self.folder / "statistics.npz").read_bytes()
+        path = self.folder / "statistics.npz"
+        content = path.read_bytes() if path.exists() else b""
         if hashlib.sha256(content).hexdigest() != self.statistics_sha256:
-            raise DamagedRun(f"{self.folder / 'statistics.npz'}: found other bytes than the run wrote, train it again")
+            raise DamagedRun(f"{path}: found other bytes than the run wrote, train it again")
         return dict(np.load(io.BytesIO(content), allow_pickle=False))
 
     def statistics(self, metric: str) -> np.ndarray:
@@ -95,6 +111,11 @@ class Result:
         mask = self._arrays[f"group {metric.removesuffix(f'/{plain}')}"]
         return self.statistics(plain) * mask[:, None]
 
+    @property
+    def units(self) -> int:
+        """How many test units there are."""
+        return len(next(iter(self._arrays.values()), ()))
+
     def without_group(self, metric: str) -> str:
         """The metric that "group/metric" is of some units; a name that is a metric itself stays as it is."""
         return metric if self._stored(metric) in self._arrays else metric.partition("/")[2]
@@ -105,8 +126,33 @@ class Result:
 
 def predictions(folder: Path) -> dict:
     """What the model of a finished run's folder said about the test split."""
-    rest = json.loads((Path(folder) / "predictions.json").read_text(encoding="utf-8"))
-    return {**load_file(Path(folder) / "predictions.safetensors"), **rest}
+    rest = _json(Path(folder) / "predictions.json")
+    return {**_tensors(Path(folder) / "predictions.safetensors"), **rest}
+
+
+def _json(path: Path) -> dict:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DamagedRun(f"{path}: found no JSON object ({error}), train this run again") from error
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise DamagedRun(f"{path}: found no tensors ({error}), train this run again") from error
+
+
+def _summed(path: Path, whole: bool) -> dict:
+    """A file's size, and if `whole` its hash; nothing for one that is not there."""
+    if not path.is_file():
+        return {}
+    size = {"bytes": path.stat().st_size}
+    if not whole:
+        return size
+    with open(path, "rb") as file:
+        return size | {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def write_predictions(folder: Path, said: Mapping) -> None:
@@ -122,6 +168,7 @@ def write_result(folder: Path, statistics: Mapping[str, np.ndarray], **content) 
     np.savez_compressed(packed, **{name: _narrow(array) for name, array in statistics.items()})
     with replacing(folder / "statistics.npz") as path:
         path.write_bytes(packed.getvalue())
+    write_json(folder / SUMS, {name: found for name in OTHERS if (found := _summed(folder / name, True))})
     content["statistics_sha256"] = hashlib.sha256(packed.getvalue()).hexdigest()
     write_json(folder / "result.json", content | {"seal": _seal(content)})
 
@@ -149,12 +196,18 @@ def read(folder: Path, output: str | None = None) -> Result:
         stored = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         seal = stored.pop("seal")
         result = Result(folder=folder, **stored)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedRun(f"{folder / 'result.json'}: found no result ({error}), train this run again") from error
     if seal != _seal(stored) or not folder.name.endswith(result.key):
         found = "a result that was edited" if seal != _seal(stored) else f"the result of run {result.key}"
         raise DamagedRun(f"{folder}: found {found}, expected the one that this run wrote; train it again")
     return result if output is None else _of_output(result, output)
+
+
+def on_dev(result: Result) -> float:
+    """The score by which a whole run was chosen on dev, greater where it is better."""
+    task = task_of(result.paper, result.variant)
+    return (1 if task.mode == "max" else -1) * result.scores["dev"][task.monitor]
 
 
 def _of_output(result: Result, output: str) -> Result:
@@ -170,7 +223,8 @@ def _of_output(result: Result, output: str) -> Result:
 def home(root: Path, paper: str, name: str, key: str) -> Path:
     """The folder of a run under `root`: the one that holds it, whatever row it was first made for, else a new one."""
     parent = Path(root) / paper
-    return next(iter(sorted(parent.glob(f"*-{key}"))), parent / f"{name}-{key}")
+    found = sorted(path for path in parent.glob(f"*-{key}") if path.is_dir())
+    return next(iter(found), parent / f"{name}-{key}")
 
 
 def records(paper: str, root: Path = REPORTS) -> Iterator[Path]:
@@ -199,7 +253,8 @@ def remember(root: Path) -> None:
 
 
 def locate(reference: str) -> Path:
-    """The folder of the run that a setting names as an encoder, "run:paper/variant@key".
+    """The folder of the run that a setting names as an encoder, "run:paper/variant@key": among the runs, or as a report
+    ships it.
 
     Raises FileNotFoundError where no such run is kept.
     """
@@ -207,4 +262,6 @@ def locate(reference: str) -> Path:
     for root in _roots:
         if (folder := home(root, paper, "", key)).exists():
             return folder
+    for folder in REPORTS.glob(f"*/{paper}/model/*-{key}"):
+        return folder
     raise FileNotFoundError(f"{reference}: found no such run, expected it in {', '.join(map(str, _roots))}")

@@ -14,6 +14,7 @@ from lib.corpora.types import Corpus, DataError, Post
 from lib.encoders import ocr
 from lib.encoders.cache import Features
 from lib.encoders.images import ImageEncoder
+from lib.encoders.regions import region_encoder, unpack
 from lib.encoders.words import END, PAD, UNKNOWN, Vocabulary, pad, word_vectors_key
 from lib.layers.pointer import extended_ids
 from lib.metrics import keyphrases
@@ -42,6 +43,7 @@ class KeyphraseSettings(TrainingSettings):
     image: bool = True
     image_encoder: str = "lite0"
     image_size: int = 224  # 7x7 regions
+    regions: str = "grid"  # of a picture, the network's cells; or "detector", the objects that Faster R-CNN finds
     wordings: tuple[str, ...] = ("attributes", "ocr")
     ocr: str = "file"  # what the posts came with; or "tesseract" reads the pictures
     attributes: str = "run:cmkp/attributes"  # a predictor trained on captions; or "classes" of the encoder; or "file"
@@ -55,9 +57,11 @@ class KeyphraseSettings(TrainingSettings):
 
     def __post_init__(self):
         super().__post_init__()
+        corpora.require_captioned(self.captions)
         for wording in self.wordings:
             require_known("wordings", wording, ("attributes", "ocr"))
         require_known("ocr", self.ocr, ("file", "tesseract", "none"))
+        require_known("regions", self.regions, ("grid", "detector"))
         if not self.attributes.startswith("run:"):
             require_known("attributes", self.attributes, ("run:cmkp/attributes", "classes", "file", "none"))
         for wording in {"attributes", "ocr"} - {*self.wordings}:
@@ -101,6 +105,9 @@ class Posts:
 
 
 def encoder(settings: KeyphraseSettings) -> ImageEncoder:
+    """What encodes the regions of pictures."""
+    if settings.regions == "detector":
+        return region_encoder("detector", size=settings.image_size)
     return ImageEncoder(settings.image_encoder, "grid", settings.image_size)
 
 
@@ -145,7 +152,7 @@ class Split:
         numbers, _ = pad([self.sources[post] for post in posts])  # (B, S)
         found = {"source": self._inside(numbers), "copy": self._extended(numbers, numbers)}
         if (features := self.posts.features) is not None:
-            found |= {"image": features[list(posts)], "present": features.present[list(posts)]}
+            found |= _pictures(features[list(posts)], features.present[list(posts)], self.posts.settings.regions)
         if self.posts.settings.attributes != "none":
             words = [[self._id(word) for word in self.posts.attributes[post]] for post in posts]
             found["attributes"] = pad([row or [SPECIAL.index(UNKNOWN)] for row in words])[0]
@@ -170,6 +177,15 @@ class Split:
         named = [self.vocabulary.words[i] if i < size else own[i - size] for i in tokens]
         looked_at = [source[look] for look in looks]
         return " ".join(a if i == unknown else b for i, a, b in zip(tokens, looked_at, named, strict=True))
+
+
+def _pictures(rows: torch.Tensor, present: torch.Tensor, regions: str) -> dict[str, torch.Tensor]:
+    """Regions as CMKP reads them; a picture without an object, as one that is missing, is the learned one."""
+    if regions == "grid":
+        return {"image": rows, "present": present}
+    found = unpack(rows)
+    some = present & found["present"].any(1)  # (B,)
+    return {"image": found["features"], "present": some, "objects": found["present"] | ~some[:, None]}
 
 
 @dataclass(frozen=True)
@@ -228,7 +244,8 @@ def context(data: KeyphraseData, parent_context: Mapping | None = None) -> dict:
     needed = dict.fromkeys((*SPECIAL, *(word for label in labels for word in label.split())))
     counts = Counter(word for words in (*posts.sources, *posts.attributes) for word in words if word not in needed)
     others = sorted(counts, key=lambda word: (-counts[word], word))[: max(0, size - len(needed))]
-    picture_dim = encoder(posts.settings).row_shape[-1] if posts.settings.image else 0
+    eyes = encoder(posts.settings) if posts.settings.image else None
+    picture_dim = (eyes.dim if posts.settings.regions == "detector" else eyes.row_shape[-1]) if eyes else 0
     return {"words": [*needed, *others], "phrases": labels, "picture_dim": picture_dim}
 
 

@@ -11,10 +11,11 @@ from torch.nn.functional import normalize
 from lib import corpora
 from lib.corpora.types import CaptionedImage, Corpus
 from lib.encoders.cache import Features
-from lib.encoders.images import ImageEncoder
+from lib.encoders.images import VIEWS, ImageEncoder
 from lib.encoders.text import SentenceEncoder
 from lib.encoders.words import Vocabulary, pad, word_vectors_key
 from lib.metrics import retrieval
+from lib.names import require_known
 from lib.progress import ticking
 from lib.run.paper import Task
 from lib.run.settings import TrainingSettings
@@ -34,6 +35,14 @@ class RetrievalSettings(TrainingSettings):
     text_encoder: str | None = None  # a frozen one, such as "minilm", in place of word indices
     word_vectors: str | None = None  # published ones to start from: a GloVe file, or "glove-6b-50d"
     min_count: int = 1  # of a word in the training captions, to be in the vocabulary
+
+    def __post_init__(self):
+        super().__post_init__()
+        corpora.require_captioned(self.dataset)
+        for view in self.views:
+            require_known("views", view, VIEWS)
+        if not self.views:
+            raise ValueError("views is empty, expected at least one")
 
 
 class WordReader:

@@ -41,7 +41,7 @@ def measure(path: Path, lines: int) -> None:
 
 def _resident() -> float:
     """The memory that this process holds now, in MB (Linux)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
 
 
 def main() -> None:

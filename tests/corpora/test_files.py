@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given
@@ -92,6 +93,58 @@ def test_a_picture_is_found_or_none(root):
         assert files.resolve_picture(root, absent, "list:1") is None
 
 
+@pytest.mark.parametrize("there, asked", [
+    ("17.JPG", "17.jpg"), ("17.webp", "17.jpg"), ("17.gif", "17.jpg"), ("17.JPEG", "17"), ("17.avif", "17.png"),
+    ("v1.5.PNG", "v1.5"), (normalize("NFD", "café.jpg"), "café.jpg"), ("café.jpg", normalize("NFD", "café.jpeg")),
+])  # fmt: skip
+def test_a_picture_that_is_named_otherwise_is_found(root, there, asked):
+    (root / "Pictures").mkdir()
+    (root / "Pictures" / there).touch()
+    assert files.resolve_picture(root, f"pictures/{asked}", "list:1") == root / "Pictures" / there
+
+
+@pytest.mark.parametrize("there, asked", [("v1.jpg", "v1.5"), ("17.txt", "17.jpg"), ("117.jpg", "17.jpg")])
+def test_another_picture_is_not_taken_for_it(root, there, asked):
+    (root / there).touch()
+    assert files.resolve_picture(root, asked, "list:1") is None
+
+
+def test_a_picture_that_is_named_exactly_wins(root):
+    for name in ("17.JPG", "17.jpg", "17.png"):
+        (root / name).touch()
+        assert files.resolve_picture(root, name, "list:1") == root / name
+
+
+def test_a_picture_that_comes_later_is_found(root):
+    assert files.resolve_picture(root, "late.jpg", "list:1") is None
+    (root / "late.png").touch()
+    os.utime(root, (1, 1))
+    assert files.resolve_picture(root, "late.jpg", "list:1") == root / "late.png"
+
+
+def test_a_pipe_is_no_picture_and_waited_for_by_nobody(root):
+    os.mkfifo(root / "pipe.jpg")
+    assert files.resolve_picture(root, "pipe.jpg", "list:1") is None
+
+
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(root, monkeypatch):
+    def refused(folder):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files.os, "listdir", refused)
+    with pytest.raises(DataError, match=r"images: found a folder that cannot be read \(Permission denied\)"):
+        files.resolve_picture(root, "images/other.jpg", "list:1")
+
+
+@pytest.mark.parametrize("content, found", [
+    ("[" * 5000, "what nobody can read"), ("[" + "9" * 5000 + "]", "what nobody can read"), ("{]", "json:1: found .*"),
+])  # fmt: skip
+def test_json_that_nobody_can_read(root, content, found):
+    (root / "a.json").write_text(content)
+    with pytest.raises(DataError, match=f"a.json.*{found}|{found}"):
+        files.read_json(root / "a.json")
+
+
 @pytest.mark.parametrize(
     "name", ["../secret.jpg", "images/../../secret.jpg", "images/../images/a.jpg", "/etc/passwd", ".."]
 )
@@ -131,6 +184,11 @@ def test_missing_pictures_warn_once_with_count_and_first_name(root):
 
 
 @pytest.mark.filterwarnings("error")
+def test_where_all_are_missing_it_is_said_what_was_tried(root):
+    with pytest.warns(UserWarning, match="the first is 'b'; looked for in images, x, with .jpg, .jpeg, "):
+        files.count_missing([CaptionedImage("b", None, ())], ["images", "x"])
+
+
 def test_no_missing_picture_no_warning(root):
     assert files.count_missing([CaptionedImage("a", root / "images/a.jpg", ("x",))]) == 0
 

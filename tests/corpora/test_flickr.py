@@ -142,7 +142,8 @@ def test_a_picture_name_may_hold_a_hash_and_a_caption_a_tab(official):
     assert (corpus.test[0].id, corpus.test[0].captions) == (name, ("one\tcaption",))
 
 
-@pytest.mark.parametrize("folder", ["images", "Flicker8k_Dataset", "flickr30k-images", "."])
+@pytest.mark.parametrize("folder", ["images", "Flicker8k_Dataset", "flickr30k-images", ".", "Images",
+                                    "flickr30k_images", "flickr30k_images/flickr30k_images"])  # fmt: skip
 def test_pictures_in_the_folders_of_the_official_archives(tmp_path, folder):
     corpus = load("flickr8k", write_official(write_pictures(tmp_path, folder)))
     assert corpus.test[0].image == tmp_path.resolve() / folder / "e.jpg"
@@ -153,6 +154,38 @@ def test_coco_pictures_with_and_without_their_filepath(tmp_path, folder):
     write_pictures(tmp_path, folder)
     write_karpathy(tmp_path, [image | {"filepath": "val2014"} for image in images()], "dataset_coco.json")
     assert load("coco", tmp_path).train[0].image == tmp_path.resolve() / folder / "a.jpg"
+
+
+def test_the_same_name_in_several_folders_is_several_pictures(tmp_path):
+    records = [image | {"filepath": split, "filename": "1.jpg"} for split, image in zip("abcde", images(), strict=True)]
+    for folder in "abcd":
+        write_pictures(tmp_path, f"images/{folder}", ["1.jpg"])
+    with pytest.warns(UserWarning, match="1 of 5 pictures are missing, the first is 'e/1.jpg'"):
+        corpus = load("captions", write_karpathy(tmp_path, records))
+    found = [example.image for split in (corpus.train, corpus.dev, corpus.test) for example in split]
+    assert found == [*(tmp_path.resolve() / "images" / folder / "1.jpg" for folder in "abcd"), None]
+    with pytest.raises(DataError, match="image 5: found 'a/1.jpg' a second time .first: .*image 0., expected each"):
+        load("captions", write_karpathy(tmp_path, [*records, records[0] | {"split": "test"}]))
+
+
+def test_where_no_picture_is_there_it_stops(official):
+    shutil.rmtree(official / "images")
+    with pytest.raises(DataError, match=r"none of the pictures, expected them in images/, .*, \./, such as 'a.jpg'"):
+        load("captions", official)
+
+
+def test_half_a_character_is_named(karpathy):
+    records = images()
+    records[2]["sentences"][0]["raw"] = "half \ud83d"
+    with pytest.raises(DataError, match="image 2: found 'raw' .* with half a character, expected whole ones"):
+        load("captions", write_karpathy(karpathy, records))
+
+
+def test_a_caption_index_of_thousands_of_digits_is_named(official):
+    with open(official / "Flickr8k.token.txt", "a", encoding="utf-8") as file:
+        file.write(f"\na.jpg#{'9' * 5000}\tendless")
+    with pytest.raises(DataError, match=r"token.txt:\d+: found caption index '9+…, expected a number"):
+        load("flickr8k", official)
 
 
 def test_restval_belongs_to_train_in_the_order_of_the_file(karpathy):

@@ -224,7 +224,7 @@ def test_an_id_in_two_splits_is_named(root):
 
 def test_a_stream_holds_one_item_at_a_time_and_meets_bad_lines_where_they_are(tmp_path):
     path, count = tmp_path / "large.tsv", 20_000
-    with open(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         for i in range(count):
             file.write(f"{i}\tsome title number {i}\t\tsize#:#{i % 7}#;#colour#:#red\tcategory {i % 9}\n")
         file.write("bad line\n")

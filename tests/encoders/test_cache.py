@@ -2,13 +2,17 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lib.encoders.cache import KEY_BYTES, FeatureCache, Features
 
@@ -105,3 +109,91 @@ def test_features_gather_views_and_missing_pictures():
     assert features[[0]].tolist() == [[0, 1, 2]]
     nothing = Features(np.empty((0, 3), np.float16), [[-1], [-1]])
     assert nothing[[0, 1]].tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def table(folder, name: str, numbers=range(8)) -> FeatureCache:
+    fill(folder / name, numbers)
+    return FeatureCache(folder / name, (5,))
+
+
+def assert_made_again(store: FeatureCache, lost: set[int], numbers=range(8)):
+    """Only what was lost counts as not there, with a warning; made again, all rows are what they were."""
+    with pytest.warns(UserWarning, match="rows.bin: found .*; what is damaged is computed again"):
+        known = store.positions()
+        assert {n for n in numbers if key(n) not in known} == lost
+    for n in lost:
+        store.append([key(n)], row(n)[None])
+    for again in (store, FeatureCache(store.folder, (5,))):
+        with warnings.catch_warnings(action="error"):
+            positions, rows = again.positions(), again.rows()
+            assert all((rows[positions[key(n)]] == n).all() for n in numbers)
+
+
+@pytest.mark.parametrize("left", [0, 7, 30, 79])
+def test_rows_that_a_copy_lost_are_not_zeros(tmp_path, left):
+    """Eight rows of ten bytes."""
+    store = table(tmp_path, "cut")
+    os.truncate(tmp_path / "cut" / "rows.bin", left)
+    assert_made_again(store, set(range(left // 10, 8)))
+
+
+def test_rows_that_a_copy_lost_are_not_zeros_in_a_table_older_than_its_sums(tmp_path):
+    store = table(tmp_path, "cut")
+    (tmp_path / "cut" / "sums.bin").unlink()
+    (tmp_path / "cut" / "rows.bin").unlink()
+    assert_made_again(store, set(range(8)))
+    assert (tmp_path / "cut" / "sums.bin").stat().st_size == 8 * 4
+
+
+@given(st.sampled_from(("rows.bin", "sums.bin")), st.integers(0, 31), st.integers(1, 255))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_flipped_bit_is_found(tmp_path, name, place, flips):
+    store = table(tmp_path, f"{name}-{place}-{flips}")
+    path = store.folder / name
+    content = bytearray(path.read_bytes())
+    content[place] ^= flips
+    path.write_bytes(content)
+    assert_made_again(store, {place // (10 if name == "rows.bin" else 4)})
+
+
+def test_a_damaged_key_is_nobodys_row(tmp_path):
+    store = table(tmp_path, "keys")
+    path = store.folder / "keys.bin"
+    path.write_bytes(b"?" + path.read_bytes()[1:])
+    known = FeatureCache(store.folder, (5,)).positions()
+    assert key(0) not in known and key(1) in known
+
+
+@pytest.mark.parametrize("swapped", [("rows.bin",), ("keys.bin",), ("rows.bin", "keys.bin", "sums.bin")])
+def test_another_tables_files_are_found(tmp_path, swapped):
+    table(tmp_path, "other", range(7, -1, -1))
+    store = table(tmp_path, "own")
+    for name in swapped:
+        shutil.copy(tmp_path / "other" / name, store.folder / name)
+    assert_made_again(FeatureCache(store.folder, (5,)), set(range(8)))
+
+
+def test_a_table_without_sums_is_read_and_gets_them(tmp_path):
+    store = table(tmp_path, "old")
+    (store.folder / "sums.bin").unlink()
+    fill(store.folder, [8])
+    assert len(FeatureCache(store.folder, (5,)).positions()) == 9
+    with open(store.folder / "rows.bin", "r+b") as file:
+        file.write(b"damaged")
+    assert_made_again(FeatureCache(store.folder, (5,)), {0}, range(9))
+
+
+def test_an_append_reads_only_what_others_appended(tmp_path, monkeypatch):
+    store, other, looked = table(tmp_path, "long", range(300)), FeatureCache(tmp_path / "long", (5,)), []
+    store.positions()
+    monkeypatch.setattr(store, "_keys", lambda start: looked.append(start) or FeatureCache._keys(store, start))
+    other.append([key(300)], row(300)[None])
+    store.append([key(301)], row(301)[None])
+    assert len(store.positions()) == 302 and min(looked) == 300
+
+
+def test_what_was_computed_can_be_read_where_nothing_can_be_written(tmp_path):
+    store = table(tmp_path, "shipped")
+    before = {path: path.read_bytes() for path in store.folder.iterdir()}
+    assert len(FeatureCache(store.folder, (5,)).positions()) == 8
+    assert {path: path.read_bytes() for path in store.folder.iterdir()} == before

@@ -1,5 +1,6 @@
 """Image encoders: one interface, features computed once, and never a stale one."""
 
+import os
 import struct
 import zlib
 
@@ -141,6 +142,13 @@ def test_missing_and_corrupt_pictures_get_zeros(photos, encoder, tmp_path):
     assert len(named) == 2 and "bomb.png" in named[0] and "broken.jpg" in named[1]
     assert features.present.tolist() == [False, False, False, True]
     assert not features[[0, 1, 2]].any() and features[[3]].any()
+
+
+def test_a_picture_that_vanishes_between_reading_and_encoding_is_named(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for name in ("gone.png", "pipe.png"):
+        with pytest.raises(DataError, match=f"{name}: found no readable file .*, expected a picture"):
+            ImageEncoder(size=32).features([tmp_path / name], cache=tmp_path / "cache")
 
 
 def test_views_show_their_part(tmp_path):

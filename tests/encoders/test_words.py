@@ -1,12 +1,15 @@
 """Vocabularies that know training captions only, padding, published vectors."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.corpora.types import DataError
-from lib.encoders.words import Vocabulary, pad, start_from_published, word_vectors
+from lib.encoders.words import Vocabulary, pad, start_from_published, vectors_file, word_vectors
+from lib.run import experiment
 
 
 def test_vocabulary_counts_and_orders():
@@ -48,6 +51,17 @@ def test_malformed_glove_files_are_named(tmp_path, content, message):
     (tmp_path / "glove.txt").write_text(content)
     with pytest.raises(DataError, match=message):
         word_vectors(Vocabulary.of(["a red car"]), tmp_path / "glove.txt")
+
+
+def test_a_source_of_vectors_is_a_file_or_the_package(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "glove.txt").touch()
+    os.mkfifo(tmp_path / "pipe.txt")
+    settings = experiment.resolve("vse", "lstm", {"word_vectors": "~/glove.txt"})
+    assert settings.word_vectors == str(tmp_path / "glove.txt") and vectors_file("glove-6b-50d") == "glove-6b-50d"
+    for name in ("~/pipe.txt", "~/absent.txt"):
+        with pytest.raises(DataError, match=f"{name[2:]}: found no such file, expected word vectors"):
+            experiment.resolve("vse", "lstm", {"word_vectors": name})
 
 
 def test_packaged_glove():

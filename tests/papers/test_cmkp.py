@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from lib import predict
 from lib.papers import cmkp
 from lib.papers.cmkp import SHARES
+from lib.report import shipping
+from lib.report.shipping import ship
 from lib.run import experiment, store
 from lib.setup import ROOT
 from lib.tasks import keyphrases
@@ -109,6 +111,18 @@ def test_attributes_of_a_predictor_that_captions_trained(settings, runs, tmp_pat
     assert {word for row in found for word in row} == {"red", "blue", "square", "wall"}
     table = predict.load(result.folder)("hello", Image.new("RGB", (64, 64), (220, 0, 0)), ocr="")
     assert isinstance(table, pd.DataFrame) and len(table)
+    # The shipped model finds the reader that was shipped with it, where no run is kept.
+    reports = tmp_path / "reports"
+    shipped = ship(result, reports / "iconworld-posts" / "cmkp" / "model")
+    assert {folder.name for folder in shipped.parent.iterdir()} == {result.folder.name, reader.folder.name}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "_roots", [tmp_path / "no runs"])
+        patch.setattr(store, "REPORTS", reports)
+        assert store.locate(asked.settings.attributes) == shipped.parent / reader.folder.name
+        again = predict.load(shipped)("hello", Image.new("RGB", (64, 64), (220, 0, 0)), ocr="")
+    assert again["phrase"].iloc[0] == table["phrase"].iloc[0]
+    with pytest.raises(FileNotFoundError, match="found no model of cmkp"):
+        shipping.shipped("cmkp", reports)  # none of its main row
 
 
 def test_where_files_lie_decides_nothing(settings, tmp_path):

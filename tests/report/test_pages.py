@@ -55,6 +55,23 @@ def test_published_numbers_are_judged_by_the_runs_and_their_settings(runs):
     assert len(shown) == len(judged) and shown["ours"].str.fullmatch(r"\d+\.\d").all()
 
 
+def test_another_test_split_is_another_setting(runs):
+    """Whoever reads data of their own as Flickr8k is not told that its numbers were reproduced."""
+    judged = tables.judged_numbers(runs, "vse", "flickr8k")
+    assert judged["differs"].str.contains("test examples \\d+ .published 1000.").all()
+    assert judged["text"].str.endswith("in another setting").all()
+
+
+@pytest.mark.parametrize("dataset, folder, expected", [
+    ("iconworld-captions", None, "iconworld-captions"), ("captions", "/data/zoo", "captions-{mark}"),
+    ("conll-images", "/data/zoo", "conll-images-{mark}"), ("flickr8k", "/data/zoo", "flickr8k-{mark}"),
+])  # fmt: skip
+def test_data_of_ones_own_have_a_report_of_their_own(runs, tmp_path, dataset, folder, expected):
+    asked = {"dataset": dataset, "profile": "smoke", "data_dir": folder}
+    mark = store.read(runs["folder"].iloc[0]).identity["data"][:6]
+    assert Report("vse", runs, asked, tmp_path).folder == tmp_path / "smoke" / expected.format(mark=mark) / "vse"
+
+
 def test_comparisons_need_both_sides_and_seeds(runs):
     assert tables.judged_comparisons(runs[runs["variant"] != "devise"], "vse", "flickr8k").empty
     judged = tables.judged_comparisons(runs, "vse", "flickr8k").set_index("metric")
@@ -102,7 +119,8 @@ def test_a_page_opens_with_verdicts_and_ends_with_the_command(report):
 
 
 def test_records_and_verdicts_are_read_back(report, runs):
-    found = evidence.Evidence("vse", "flickr8k", report.root)
+    corpus = report.folder.parent.name
+    found = evidence.Evidence("vse", corpus, report.root)
     assert len(list((report.folder / "records").iterdir())) == 9
     record = store.read(next((report.folder / "records").glob("lstm-seed0-*")))
     mine = runs[(runs["variant"] == "lstm") & (runs["seed"] == 0)].iloc[0]
@@ -113,7 +131,7 @@ def test_records_and_verdicts_are_read_back(report, runs):
     assert found.table("of no such name").empty and found.figure("recall").data.startswith(b"\x89PNG")
     assert "9 runs, profile paper" in found.provenance().data
     lines = evidence.found("vse", root=report.root).data.splitlines()
-    assert lines[0].startswith("- ▼ **LSTM, OxfordNet**: lower, in another setting. *flickr8k, i2t R@1")
+    assert lines[0].startswith(f"- ▼ **LSTM, OxfordNet**: lower, in another setting. *{corpus}, i2t R@1")
     stored = json.loads((report.folder / "provenance.json").read_text())
     assert stored["deviations"] == ["smaller"] and "data_dir" not in stored["parameters"]
     for name, run in stored["runs"].items():
@@ -121,15 +139,15 @@ def test_records_and_verdicts_are_read_back(report, runs):
 
 
 def test_the_index_has_a_row_a_claim_that_matters(report):
-    index = (report.root / "README.md").read_text()
-    assert "| vse     | LSTM, OxfordNet, i2t R@1" in index and "[flickr8k](flickr8k/vse/README.md)" in index
+    index, corpus = (report.root / "README.md").read_text(), report.folder.parent.name
+    assert "| vse     | LSTM, OxfordNet, i2t R@1" in index and f"[{corpus}]({corpus}/vse/README.md)" in index
 
 
 def test_what_is_not_meant_for_a_report_writes_none(runs, tmp_path):
     for changes in ({"profile": "smoke"}, {"train_limit": 40}):
         out = Report("vse", runs, PARAMETERS | changes, tmp_path)
         out.finish([])
-        assert out.folder == tmp_path / "smoke" / "flickr8k" / "vse"
+        assert out.folder.parents[1] == tmp_path / "smoke" and out.folder.parent.name.startswith("flickr8k-")
     assert not (tmp_path / "README.md").exists() and not (out.folder / "records").exists()
 
 

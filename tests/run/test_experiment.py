@@ -1,7 +1,9 @@
 """Runs: found again by all that decides them, never trained twice, never corrupted by a rival or a kill."""
 
+import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,11 +12,14 @@ import time
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from lib import predict
 from lib.run import experiment
 from lib.run.experiment import resolve, run
+from lib.run.settings import TrainingSettings
 from lib.tasks import retrieval
 from tests.processes import on_two_processes
 
@@ -40,7 +45,7 @@ def finished(tmp_path_factory):
 def test_a_run_keeps_its_story(finished):
     assert {path.name for path in finished.folder.iterdir()} == {
         *("settings.json", "context.json", "model.safetensors", "result.json", "lock", "log.txt", "metrics.jsonl"),
-        *("predictions.safetensors", "predictions.json", "statistics.npz"),
+        *("predictions.safetensors", "predictions.json", "statistics.npz", "sums.json"),
     }
     assert [record["epoch"] for record in finished.history] == [1, 2]
     assert finished.identity["seed"] == 1
@@ -181,6 +186,78 @@ def test_settings_come_in_order():
 def test_unknown_names_are_refused_with_the_nearest(arguments, message):
     with pytest.raises(ValueError, match=message.replace("?", r"\?")):
         resolve(*arguments)
+
+
+@pytest.mark.parametrize("name, value, expected", [
+    ("learning_rate", "1e-3", "learning_rate is '1e-3', expected a finite number"),
+    ("learning_rate", float("inf"), "learning_rate is inf, expected a finite number"),
+    ("learning_rate", 0.0, "learning_rate is 0.0, expected more than 0"),
+    ("temperature", float("nan"), "temperature is nan, expected a finite number"),
+    ("temperature", 0, "temperature is 0, expected more than 0"),
+    ("epochs", "2", "epochs is '2', expected a whole number"),
+    ("epochs", 2.5, "epochs is 2.5, expected a whole number"),
+    ("epochs", True, "epochs is True, expected a whole number"),
+    ("epochs", 0, "epochs is 0, expected at least 1"),
+    ("train_limit", 0, "train_limit is 0, expected at least 1"),
+    ("train_limit", "None", "train_limit is 'None', expected a whole number or nothing"),
+    ("clip", -1, "clip is -1, expected at least 0"),
+    ("average", 1.0, "average is 1.0, expected at least 0 and less than 1"),
+    ("warmup", 5, "warmup is 5, expected 0 to 1"),
+    ("dropout", 1, "dropout is 1, expected at least 0 and less than 1"),
+    ("joint_dim", 0, "joint_dim is 0, expected at least 1"),
+    ("unit_features", "yes", "unit_features is 'yes', expected true or false"),
+    ("views", "full", "views is 'full', expected a list of text"),
+    ("views", [], "views is empty, expected at least one"),
+    ("views", ["ful"], "views 'ful' is unknown, did you mean 'full'?"),
+    ("views", [1], "views is [1], expected a list of text"),
+    ("dataset", "twitter2015", "corpus 'twitter2015' has no captions, expected one of iconworld-captions, flickr8k"),
+    ("dataset", ["flickr8k"], "dataset is ['flickr8k'], expected text"),
+    ("profile", ["smoke"], "profile ['smoke'] is unknown, did you mean"),
+])  # fmt: skip
+def test_a_setting_of_another_type_or_range_is_named(name, value, expected):
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        experiment.run("vse", "lstm", settings={name: value})
+
+
+@given(st.sampled_from([field.name for field in dataclasses.fields(TrainingSettings)]),
+       st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers())))  # fmt: skip
+def test_whatever_is_set_is_taken_or_named(name, value):
+    try:
+        chosen = resolve("vse", "lstm", {name: value})
+    except ValueError as error:
+        assert str(error).startswith(name) and "\n" not in str(error)
+    else:
+        assert value is None or getattr(chosen, name) == value
+
+
+def test_numbers_of_numpy_are_numbers():
+    mine, same = ({"epochs": np.int64(2), "clip": np.float64(1.5), "views": [np.str_("full")]},
+                  {"epochs": 2, "clip": 1.5, "views": ["full"]})  # fmt: skip
+    asked = experiment.plan("vse", "lstm", np.int32(3), mine)
+    assert asked == experiment.plan("vse", "lstm", 3, same) and type(asked.seed) is type(asked.settings.epochs) is int
+
+
+@pytest.mark.parametrize("variants, seeds, expected", [
+    (["lstm"], [], "seeds is [], expected a list of at least one"),
+    ([], [0], "variants is [], expected a list of at least one"),
+    ("lstm", [0], "variants is 'lstm', expected a list of at least one"),
+    (["lstm"], 0, "seeds is 0, expected a list of at least one"),
+    (["lstm"], ["0"], "seed is '0', expected a whole number from 0 on"),
+    (["lstm"], [0.5], "seed is 0.5, expected a whole number from 0 on"),
+    (["lstm"], [-1], "seed is -1, expected a whole number from 0 on"),
+    (["lstm"], [True], "seed is True, expected a whole number from 0 on"),
+    (["lstm"], ["../../x"], "seed is '../../x', expected a whole number from 0 on"),
+    (["ltsm"], [0], "variant 'ltsm' is unknown, did you mean 'lstm'?"),
+])  # fmt: skip
+def test_wrong_lists_of_variants_and_seeds_are_named(variants, seeds, expected):
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        experiment.ablate("vse", variants, seeds)
+
+
+def test_what_is_asked_for_twice_counts_once(finished):
+    root = finished.folder.parents[1]
+    frame = experiment.ablate("vse", ["sum", "sum"], [1, np.int64(1), 1], TINY, folder=root, log=silent)
+    assert frame[["variant", "seed"]].values.tolist() == [["sum", 1]]
 
 
 def test_predictor_answers_words_pictures_and_both(finished, tmp_path):

@@ -88,6 +88,17 @@ def test_the_smallest_error_is_the_best(tmp_path):
     assert result.scores["dev"]["deep:RMSE"] == pytest.approx(min(errors), abs=1e-5)
 
 
+def test_a_dev_split_that_tells_nothing_apart_is_named(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(toy, "score", lambda predictions: dict.fromkeys(toy.METRICS, 1.0))
+    run(TOY, "pretrain", 0, QUICK, tmp_path, lines.append)
+    said = "dev tells none of 3 evaluations from another, so the first was kept"
+    assert sum(said in line for line in lines) == 1
+    lines.clear()
+    run(TOY, "pretrain", 0, QUICK | {"epochs": 1}, tmp_path, lines.append)
+    assert not any(said in line for line in lines)
+
+
 def test_a_run_that_serves_as_an_encoder_is_part_of_the_key(tmp_path):
     asked = plan(TOY, "read", 0, QUICK)
     encoder = key("pretrain")

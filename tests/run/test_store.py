@@ -1,10 +1,13 @@
 """What is read is what a run wrote, and a record counts as its run while its key fits."""
 
 import json
+import os
 import shutil
 
 import pytest
+import torch
 
+from lib import predict
 from lib.run import experiment, store
 from lib.run.experiment import ablate, plan, run
 
@@ -42,6 +45,81 @@ def test_edited_results_are_refused_and_made_again(finished):
         lines = []
         again = run(TOY, "pretrain", 0, QUICK, finished.folder.parents[1], lines.append)
         assert again.scores == finished.scores and any("train" in line and "again" in line for line in lines)
+
+
+FLIPPED, CUT, EMPTY = (lambda found: found[:-1] + b"\xff"), (lambda found: found[:-9]), lambda found: b""
+
+
+@pytest.mark.parametrize("name, damage", [
+    *((name, FLIPPED) for name in ("statistics.npz", *store.OTHERS, store.SUMS)),
+    ("model.safetensors", CUT), ("model.safetensors", EMPTY), ("settings.json", EMPTY),
+])  # fmt: skip
+def test_a_damaged_file_of_a_finished_run_is_found_and_made_again(finished, name, damage):
+    """For a child, which starts from its weights; none of them passes for what it was, and no child differs."""
+    parent = run(TOY, "pretrain", 0, QUICK | {"dataset": "wide"}, finished.folder.parents[1], silent)
+    before, path = {name: weight.clone() for name, weight in parent.weights().items()}, parent.folder / name
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(store.DamagedRun, match="train (it|this run) again"):
+        store.read(parent.folder).check(whole=True)
+    lines = []
+    child = run(TOY, "norm", 0, QUICK, finished.folder.parents[1], lines.append)
+    assert any(name in line and "again" in line for line in lines)
+    again = store.read(parent.folder).check(whole=True)
+    assert all(torch.equal(weight, before[name]) for name, weight in again.weights().items()) and child.has_weights
+
+
+@pytest.mark.parametrize("name", store.OTHERS)
+def test_a_predictor_of_a_damaged_run_says_so(finished, name):
+    for damage in (FLIPPED, CUT, EMPTY):
+        path = finished.folder / name
+        content = path.read_bytes()
+        path.write_bytes(damage(content))
+        with pytest.raises(store.DamagedRun, match=f"{name}: found .* again"):
+            predict.load(finished.folder)
+        path.write_bytes(content)
+
+
+def test_a_predictor_of_a_run_of_older_code_says_so(finished):
+    path = finished.folder / "settings.json"
+    stored = json.loads(path.read_text())
+    del stored["width"]
+    path.write_text(json.dumps(stored))
+    (finished.folder / store.SUMS).unlink()  # as older runs are
+    with pytest.raises(ValueError, match="found a run of other code, whose settings differ in width"):
+        predict.load(finished.folder)
+
+
+def test_a_cut_file_of_a_run_that_nobody_starts_from_is_found_by_its_size(finished):
+    path = finished.folder / "predictions.safetensors"
+    os.truncate(path, path.stat().st_size - 1)
+    lines = []
+    again = run(TOY, "pretrain", 0, QUICK, finished.folder.parents[1], lines.append)
+    assert again.scores == finished.scores and any("predictions.safetensors" in line for line in lines)
+
+
+def test_a_run_without_its_weights_still_has_its_scores(finished):
+    (finished.folder / "model.safetensors").unlink()
+    lines = []
+    assert run(TOY, "pretrain", 0, QUICK, finished.folder.parents[1], lines.append) == finished and not lines
+
+
+def test_what_a_kill_left_half_written_goes_with_the_next_run(finished):
+    (finished.folder / "result.json").unlink()
+    (finished.folder / ".result.json.abc").mkdir()
+    (finished.folder / ".result.json.abc" / "result.json").write_text("{")
+    (finished.folder.parent / f"x-{finished.key}").write_text("a stray file stops nothing")
+    again = run(TOY, "pretrain", 0, QUICK, finished.folder.parents[1], silent)
+    assert again.folder == finished.folder and not list(finished.folder.glob(".*"))
+
+
+def test_a_finished_run_is_read_where_nothing_can_be_written(finished, monkeypatch):
+    def refused(*arguments, **options):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(experiment, "locked", refused)
+    monkeypatch.setattr(experiment.Path, "mkdir", refused)
+    monkeypatch.setattr(experiment, "write_json", refused)
+    assert run(TOY, "pretrain", 0, QUICK, finished.folder.parents[1], silent) == finished
 
 
 def test_a_renamed_run_is_no_other_run(finished):

@@ -9,10 +9,11 @@ from PIL import Image
 
 from lib.corpora.types import DataError
 from lib.encoders import ocr
+from lib.encoders.regions import region_encoder
 from lib.layers.beam import Hypotheses
 from lib.metrics import keyphrases as metric
 from lib.models.cmkp import END, PAD, SEP, START, UNKNOWN
-from lib.papers.cmkp import Settings
+from lib.papers.cmkp import Settings, build
 from lib.tasks import keyphrases
 from lib.tasks.keyphrases import SPECIAL, Split, statistics
 
@@ -119,6 +120,22 @@ def test_attributes_and_pictures_that_are_not_there(bound):
     assert [words[i] for i in read["attributes"][0, :2].tolist()] == ["colour", "sky"]
     assert read["attributes"][1:, 0].tolist() == [UNKNOWN, UNKNOWN]
     assert read["present"].tolist() == [True, True, False] and (read["image"][2] == 0).all()
+
+
+def test_objects_are_regions_of_any_number(folder, monkeypatch):
+    def two_objects(source, size):
+        assert source == "detector"
+        return region_encoder("boxes", size=size, boxes=lambda picture: [(0, 0, 0.5, 0.5), (0.25, 0, 1, 1)])
+
+    monkeypatch.setattr(keyphrases, "region_encoder", two_objects)
+    found = keyphrases.load(settings(folder, regions="detector"))
+    context = keyphrases.context(found)
+    read = Split(found.train, context).read([0, 3, 4])  # the last one's picture is missing
+    assert tuple(read["image"].shape) == (3, 36, context["picture_dim"]) and context["picture_dim"] == 1280
+    assert read["objects"].sum(1).tolist() == [2, 2, 36] and read["present"].tolist() == [True, True, False]
+    model = build(context, settings(folder, regions="detector", word_dim=8, dim=8, head_dim=4)).eval()
+    looks = model.read(**read).looks["text-vision"]  # (B, h, R)
+    assert (looks[:2, :, 2:] == 0).all() and torch.allclose(looks.sum(-1), torch.ones(3, 4))
 
 
 def test_what_is_left_out_is_not_read(folder):
