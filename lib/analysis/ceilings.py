@@ -31,13 +31,15 @@ def perfect_reader(data: RetrievalData) -> dict[str, float]:
     return {name: best[name[:3]][name[4:]] for name in RECALLS} | {"rsum": best["rsum"]}
 
 
-def by_detail(predictions: Mapping, data: RetrievalData) -> pd.DataFrame:
+def by_detail(
+    predictions: Mapping, data: RetrievalData, similarity: retrieval.Similarity = "cosine"
+) -> pd.DataFrame:
     """How often a sentence's picture is found first, in percent, by the hardest detail that the sentence needs: beside
     a trained model, whose `predictions` of the test split these are, a perfect reader. Empty where nobody can say."""
     if not data.corpus.name.startswith("iconworld"):
         return pd.DataFrame()
     test = data.corpus.test
-    _, ranks = retrieval.ranks(predictions["images"], predictions["sentences"], predictions["owner"])
+    _, ranks = retrieval.ranks(predictions["images"], predictions["sentences"], predictions["owner"], similarity)
     told = [(index, meaning) for index in range(len(test)) for meaning in test.told(index)]
     best = [100 * _first(readings(test)[meaning], owner) for owner, meaning in told]
     table = pd.DataFrame({"detail": decided_by(test), "model": 100.0 * (ranks < 1).double(), "perfect reader": best})

@@ -19,12 +19,23 @@ TABLES = {
     "ingredients": "What the best recipe owes to what (dev split)",
     "regularities": "Picture − word + word, sum of words",
     "details": "Picture found first, by the hardest detail that the sentence needs",
+    "captions": "Captions imagined for test pictures",
+    "pictures": "Pictures imagined for test captions, %",
+    "levels": "Who finds what: the abstract level, the grounded one, both",
+    "moves": "Test pictures by the place of their right caption, before (rows) and after (columns) imagining",
 }
 FIGURES = {
     "recall": "First answer right",
     "search": "Pictures found for a sentence: green its own, yellow true of it too",
     "regularities": "Picture − word + word: green shows the thing in its new colour",
+    "reinforcement": "What reinforcement does, epoch by epoch, on dev",
+    "captions": "Imagined captions: the best and the worst",
+    "strip": "A picture imagined as training goes on",
+    "samples": "Imagined pictures, judged: green colour and kind right, yellow the colour, red neither",
+    "grid": "Imagined pictures: kinds in all colours",
+    "between": "Imagined on the way from one sentence to another",
 }
+WITHOUT_PICTURES = ("recall", "reinforcement")
 
 
 def ablation(runs: pd.DataFrame, paper: str, dataset: str) -> pd.DataFrame:
@@ -60,14 +71,14 @@ def write(
 ) -> None:
     """Write the report, with the `tables` of TABLES and the `figures` of FIGURES.
 
-    Photographs belong to their photographers: only IconWorld's pictures are shown.
+    Photographs belong to their photographers: only IconWorld's pictures are shown. What is empty is left out.
     """
     out = Report(paper, runs, parameters)
     drawn = parameters["dataset"].startswith("iconworld")
     for name, table in tables.items():
         out.table(name, TABLES[name], table)
     for name, figure in figures.items():
-        if drawn or name == "recall":
+        if figure.axes and (drawn or name in WITHOUT_PICTURES):
             out.figure(name, FIGURES[name], figure)
     out.finish(deviations, why)
 

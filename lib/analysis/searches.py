@@ -6,6 +6,7 @@ import torch
 
 from lib.analysis.ceilings import true_pictures
 from lib.corpora.types import DataError, Picture, open_picture
+from lib.metrics.retrieval import SIMILARITIES, Similarity
 from lib.report.plots import NEUTRAL, RIGHT, TRUE, WRONG
 from lib.tasks.retrieval import RetrievalData
 
@@ -13,10 +14,12 @@ Cell = tuple[Picture, str, str]  # a picture, what stands below it, the colour o
 
 
 class Searches:
-    """The test split of `data` in the joint space of a trained model, `predictor`, as rows for the figures."""
+    """The test split of `data` in the joint space of a trained model, `predictor`, as rows for the figures; what is
+    near is said by `similarity`, a name or the model's own."""
 
-    def __init__(self, predictor, data: RetrievalData):
-        self.images, self.sentences = predictor.predictions["images"], predictor.predictions["sentences"]  # unit norm
+    def __init__(self, predictor, data: RetrievalData, similarity: Similarity = "cosine"):
+        self.images, self.sentences = predictor.predictions["images"], predictor.predictions["sentences"]
+        self.similarity = SIMILARITIES.get(similarity, similarity)
         self.examples, self.captions, self.owner = data.test.examples, data.test.captions, data.test.owner.tolist()
         self.true = true_pictures(data)
 
@@ -27,12 +30,12 @@ class Searches:
 
     def pictures_for(self, caption: int, k: int = 5) -> list[Cell]:
         """The k pictures nearest to a caption; the colour says whether it was written for this one, is true of it."""
-        found = nearest(self.images, self.sentences[caption], k)
+        found = nearest(self.similarity(self.images, self.sentences[caption, None])[:, 0], k)
         return [(self.examples[i].image, f"{score:.2f}", self.colour(caption, i)) for i, score in found]
 
     def sentences_for(self, picture: int, k: int = 5) -> list[tuple[str, float, str]]:
         """The k captions nearest to a picture: text, score, colour."""
-        found = nearest(self.sentences, self.images[picture], k)
+        found = nearest(self.similarity(self.images[picture, None], self.sentences)[0], k)
         return [(self.captions[j], score, self.colour(j, picture)) for j, score in found]
 
     def answers(self, table) -> list[Cell]:
@@ -43,7 +46,7 @@ class Searches:
     def scores(self, count: int = 8) -> torch.Tensor:
         """The first pictures with the first caption of each (n, n)."""
         first = [self.owner.index(picture) for picture in range(min(count, len(self.images)))]
-        return self.images[: len(first)] @ self.sentences[first].T
+        return self.similarity(self.images[: len(first)], self.sentences[first])
 
     def colour(self, caption: int, picture: int) -> str:
         if picture == self.owner[caption]:
@@ -51,9 +54,9 @@ class Searches:
         return TRUE if picture in self.true[caption] else WRONG
 
 
-def nearest(gallery: torch.Tensor, query: torch.Tensor, k: int) -> list[tuple[int, float]]:
-    """The k nearest of a gallery [N, D] to a query [D], fewer where it has fewer: (number, cosine)."""
-    score, index = (gallery @ query).topk(min(k, len(gallery)))
+def nearest(scores: torch.Tensor, k: int) -> list[tuple[int, float]]:
+    """The k highest scores of a gallery [N], fewer where it has fewer: (number, score)."""
+    score, index = scores.topk(min(k, len(scores)))
     return list(zip(index.tolist(), score.tolist(), strict=True))
 
 

@@ -88,6 +88,18 @@ class Discriminator(nn.Module):
         return self.psi(features)[:, 0].float() + (features * texts).sum(-1)
 
 
+def shifted(pictures: Tensor, most: int) -> Tensor:
+    """Pictures [B, 3, S, S] moved up or down and sideways by `most` pixels at most, all by the same, edges repeated.
+
+    A discriminator that sees few pictures soon knows them by heart; moved ones it does not (Zhao et al. 2020).
+    """
+    places = torch.arange(pictures.shape[-1], device=pictures.device)  # (S,)
+    by = torch.randint(-most, most + 1, (2, 1), device=pictures.device)
+    down, across = (places + by).clamp(0, pictures.shape[-1] - 1)  # (S,) each
+    moved = pictures.index_select(2, down).index_select(3, across)
+    return moved.contiguous(memory_format=torch.channels_last)
+
+
 def standardised(t: Tensor) -> Tensor:
     """Each vector with mean 0 and deviation 1: how long a text's vector is tells what matched, not what to draw."""
     return F.layer_norm(t.float(), t.shape[-1:])

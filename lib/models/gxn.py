@@ -16,6 +16,7 @@ Imagining trains P_v^l through v_l, and RNN_Enc^l with P_t^l through t_l. What i
 """
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import partial
 
 import torch
@@ -33,6 +34,7 @@ from lib.layers.ranking import pairwise_ranking_loss
 from lib.run.training import Part
 
 GROUNDED_TEXT = ("RNN_Enc.l.", "P_t.l.")  # the weights behind t_l, but for W_e, which t_h has too
+FRAMES, REMEMBERED = 12, 4  # evaluations, and pictures of each, that a strip of what was imagined shows
 MEMORY = 0.9  # what the running mean of rewards keeps of itself at each step
 
 
@@ -85,6 +87,10 @@ class GXN(nn.Module):
         self.phi = Conditioning(s.joint_dim, s.condition_dim, s.augment)
         self.G = Generator(s.noise_dim, s.condition_dim, s.width, s.picture_size).to(memory_format=torch.channels_last)
         self.D = Discriminator(s.joint_dim, s.width, s.picture_size, s.spectral).to(memory_format=torch.channels_last)
+        if s.generator_average:
+            self.G_mean = deepcopy(self.G).requires_grad_(False)
+        side = s.picture_size, s.picture_size
+        self.register_buffer("strip", torch.zeros(FRAMES, REMEMBERED, 3, *side, dtype=torch.uint8))
 
     def optimizers(self, settings) -> dict[str, Part]:
         """One for each part. Where its gradient is not cut, imagining pictures moves RNN_Enc^l and P_t^l too, at a rate
@@ -235,7 +241,7 @@ class GXN(nn.Module):
         s, t_l, i = self.settings, self.grounded_text("discriminator", words, lengths), pixels(picture)
         with torch.no_grad():
             drawn = self.G(self.noise(len(i), i.device), self.phi(t_l)[0])
-        f, f_drawn, E_t = self.D.features(i), self.D.features(drawn), self.D.texts(t_l)  # (B, F)
+        f, f_drawn, E_t = self.seen(i), self.seen(drawn), self.D.texts(t_l)  # (B, F)
         same = same_text(owner, words)  # (B, B)
         logits = self.D(f, E_t), self.D(f_drawn, E_t), self.D(f, E_t.roll(1, 0))  # (B,) each
         wrong = ~same.roll(1, 1).diagonal()  # (B,)
@@ -246,11 +252,12 @@ class GXN(nn.Module):
 
     def generator_losses(self, progress, picture, words, lengths, owner) -> dict[str, Tensor]:
         """L_G, and what keeps it on its way: every wrong caption, and the distance to the real picture."""
+        self.follow_generator()
         s, t_l = self.settings, self.grounded_text("generator", words, lengths)
         t_c, kl = self.phi(t_l)
         drawn = self.G(self.noise(len(t_c), t_c.device), t_c)
         with adversarial.held(self.D):
-            f, E_t = self.D.features(drawn), self.D.texts(t_l)  # (B, F)
+            f, E_t = self.seen(drawn), self.D.texts(t_l)  # (B, F)
             losses = {"generator": adversarial.generator_loss(s.game, self.D(f, E_t)), "kl": s.beta_s * kl}
         if s.contrastive:
             every = adversarial.every_wrong_text_loss(f, E_t, same_text(owner, words))
@@ -259,11 +266,32 @@ class GXN(nn.Module):
             losses["l1"] = s.l1 * (drawn.float() - pixels(picture)).abs().mean()
         return losses
 
+    def seen(self, pictures: Tensor) -> Tensor:
+        """f(i) of pictures somewhat out of place."""
+        return self.D.features(adversarial.shifted(pictures, s) if (s := self.settings.shift) else pictures)
+
+    @torch.no_grad()
+    def follow_generator(self) -> None:
+        """Move the mean of G over its steps towards what G is now. Its norms' statistics are G's: a mean of these would
+        hold on to the ones that a fresh norm begins with, and draw grey."""
+        if keep := self.settings.generator_average:
+            for mean, now in zip(self.G_mean.parameters(), self.G.parameters(), strict=True):
+                mean.lerp_(now, 1 - keep)
+            for mean, now in zip(self.G_mean.buffers(), self.G.buffers(), strict=True):
+                mean.copy_(now)
+
     @torch.no_grad()
     def imagine(self, t_l: Tensor, z: Tensor | None = None) -> Tensor:
         """Pictures (B, 3, S, S), from -1 to 1, of grounded texts (B, D), each with its own noise z (B, Z) if given."""
         z = self.noise(len(t_l), t_l.device) if z is None else z
-        return self.G(z, self.phi(t_l)[0]).float()
+        drawer = self.G_mean if self.settings.generator_average else self.G
+        return drawer(z, self.phi(t_l)[0]).float()
+
+    def remember(self, drawn: Tensor) -> None:
+        """Keep the first of some pictures, bytes (B, 3, S, S), as the newest frame of `strip`; the oldest is lost."""
+        newest = torch.zeros_like(self.strip[:1])
+        newest[0, : len(drawn)] = drawn[:REMEMBERED].to(newest.device)
+        self.strip = torch.cat([self.strip[1:], newest])
 
 
 class SentenceGRU(nn.Module):

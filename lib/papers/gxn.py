@@ -77,6 +77,8 @@ class ModelSettings:
     beta_s: float = 0.2  # of the KL divergence, a mean over dimensions
     contrastive: float = 1.0  # weight of every wrong caption of the batch; 0 in the paper, which takes one
     l1: float = 5.0  # weight of the distance to the real picture; 0 in the paper
+    shift: int = 6  # pixels at most that D sees pictures moved by, or it knows few by heart; 0 in the paper
+    generator_average: float = 0.99  # G's weights are averaged over steps to draw with; 0 in the paper: G as it is
     adversarial_rate: float = 5e-4  # Adam's, for generator and discriminator
     adversarial_beta1: float = 0.0
 
@@ -141,14 +143,15 @@ class Settings(ImaginationSettings, ModelSettings):
 
 # The paper's own adversarial game, with the habits of its time (DCGAN, StackGAN).
 PAPER_GAME = dict(
-    game="saturating", spectral=False, contrastive=0.0, l1=0.0, adversarial_rate=2e-4, adversarial_beta1=0.5
+    game="saturating", spectral=False, contrastive=0.0, l1=0.0, shift=0, generator_average=0.0, adversarial_rate=2e-4,
+    adversarial_beta1=0.5,
 )  # fmt: skip
 PROFILES = {
     "smoke": dict(epochs=2, batch_size=64, learning_rate=3e-3, joint_dim=96, word_dim=64, train_limit=500)
     | dict(image_size=64, decoder_dim=96, decoder_word_dim=64, alone=True, probe_scenes=150)
-    | dict(picture_size=32, width=8, adversarial_steps=3.0),
+    | dict(picture_size=32, width=8, shift=3, generator_average=0.95, adversarial_steps=2.0),
     "small": dict(epochs=6, learning_rate=2e-3, schedule="late", joint_dim=192, word_dim=192, image_size=128)
-    | dict(decoder_dim=192, decoder_word_dim=128, alone=True, adversarial_steps=4.0),
+    | dict(decoder_dim=192, decoder_word_dim=128, alone=True, adversarial_steps=5.0),
     "paper": dict(epochs=5, learning_rate=1e-3, schedule="linear", joint_dim=512, min_count=5, dropout=0.3)
     | dict(decoder_dim=512, views=("full", "full-flip")),
     # The paper's forms and sizes where they are known, else those of order embeddings, StackGAN and VSE++.
@@ -193,10 +196,44 @@ VARIANTS = {
     "t2i": _row("+ pictures", "match-on", PICTURES),
     "t2i-paper": _row("+ pictures, the paper's own game", "match-on", PICTURES, PAPER_GAME),
     "full": _row("GXN: captions and pictures", "captions", ONWARDS, MIX),
+    "long": _row("GXN, drawing for longer", "captions", ONWARDS, MIX, dict(adversarial_steps=17.5)),
     "cut": _row("GXN, imagining teaches no encoder", "captions", ONWARDS, MIX, CUT),
     "grid": _row("+ captions, attention to a grid", "captions", CAPTIONS, dict(attention=True, image_layer="grid")),
     "two-level-best": Variant("matching on the encoders of VSE's best recipe", MATCHING | BEST),
 }
+
+# What a minute has time for: the same number of matching steps with and without imagining.
+QUICK = ["two-level", "full"]
+
+
+def rows(profile: str) -> list[str]:
+    """The rows that a profile trains where nobody asks for others: all but the first stages and the long run, of which
+    one is enough; the captions' stage is there as where the curve of reinforcement begins."""
+    return QUICK if profile == "smoke" else [name for name in VARIANTS if name not in ("match", "match-on", "long")]
+
+
+def deviations(full: Settings) -> list[str]:
+    """Where the rows differ from the paper, a sentence each; `full` is the settings of the main row."""
+    tuned = "is fine-tuned" if full.fine_tune else "is frozen: of the encoders image to text teaches P_v^l alone"
+    return [
+        "no official code and hardly a number of the paper was at hand: margin, lambda, gamma, the betas, all sizes "
+        "and rates are this project's own",
+        f"picture features: {full.image_encoder}, {full.image_layer}, at {full.image_size} px (the paper: VGG-19 or "
+        f"ResNet-152); the image network {tuned} (its best row is fine-tuned)",
+        f"joint space of {full.joint_dim} a level and a decoder of {full.decoder_dim} (1024 each), word vectors from "
+        f"{full.word_vectors or 'random numbers'} (random, or word2vec)",
+        "vectors of unit norm before they are compared, as in order embeddings: without it the squared violations may "
+        "all vanish, and their gradient with them (the paper does not say)",
+        f"reinforcement against the reward of the {full.baseline} caption (the paper: a baseline, which one is not "
+        "known), by a share that jumps to gamma after as many epochs of cross-entropy",
+        f"pictures of {full.picture_size} px by a network of width {full.width}; game {full.game} in place of the "
+        f"paper's logarithms, {'spectral norm, ' * full.spectral}a contrastive term over every wrong caption of the "
+        f"batch (weight {full.contrastive}) beside the paper's one, the distance to the real picture (weight "
+        f"{full.l1}), a discriminator that sees pictures moved by up to {full.shift} px, and a mean of the generator's "
+        "weights that draws; the row 'the paper's own game' has none of these",
+        f"{full.adversarial_steps:g} steps of discriminator and of generator for one of matching (not known)",
+        "only pictures of one thing alone are imagined" if full.alone else "all pictures are imagined",
+    ]
 
 
 def task(settings: Settings):
@@ -270,15 +307,23 @@ class Predictor:
         """What the model says of a picture: the best of a beam search, or with 0 beams the likeliest word each time."""
         return sentences(said_of(self.model, self._seen(image)[:1], beams), self.vocabulary)[0]
 
-    @torch.no_grad()
     def imagine(self, text: str, count: int = 4, seed: int = 0) -> list[Image.Image]:
         """Pictures that a sentence describes."""
+        return self.draw(self.grounded([text]).expand(count, -1), seed)
+
+    @torch.no_grad()
+    def grounded(self, texts: Sequence[str]) -> Tensor:
+        """t_l of sentences [n, D]: what a picture is imagined from."""
+        return self.model.look_at_text(**self._read(texts), levels=("l",))["l"]
+
+    @torch.no_grad()
+    def draw(self, t_l: Tensor, seed: int = 0, same_noise: bool = False) -> list[Image.Image]:
+        """A picture of each grounded text [n, D], each with noise z of its own, or all with the same."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            t_l = self.model.look_at_text(**self._read([text]), levels=("l",))["l"]
-            drawn = self.model.imagine(t_l.expand(count, -1))
-        shown = ((drawn + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-        return [Image.fromarray(picture) for picture in shown]
+            z = self.model.noise(1 if same_noise else len(t_l), t_l.device)
+        drawn = self.model.imagine(t_l, z.expand(len(t_l), -1))
+        return [Image.fromarray(picture) for picture in imagination.as_bytes(drawn).permute(0, 2, 3, 1).numpy()]
 
     @torch.no_grad()
     def embed_sentences(self, texts: Sequence[str]) -> Tensor:

@@ -219,24 +219,39 @@ def imagined(model: torch.nn.Module, split: Split, chosen: Sequence[int], batch:
         for part in np.array_split(chosen, -(-len(chosen) // batch)):
             read = {name: value.to(device) for name, value in split.sentences.batch(part).items()}
             drawn.append(model.imagine(model.look_at_text(**read, levels=("l",))["l"]).cpu())
-    return ((torch.cat(drawn) + 1) * 127.5).round().byte()
+    return as_bytes(torch.cat(drawn))
+
+
+def as_bytes(drawn: torch.Tensor) -> torch.Tensor:
+    """Pictures from -1 to 1 as bytes."""
+    return ((drawn + 1) * 127.5).round().byte()
+
+
+def asked(split: Split, quick: bool = False) -> np.ndarray:
+    """The captions whose pictures are judged, in an order of their own; a few of them where an epoch is chosen."""
+    first = np.searchsorted(split.owner, np.arange(len(split.examples)))
+    chosen = np.array([first[i] + j for i, j in judging.asked(split.examples)], int)
+    return np.random.default_rng(0).permutation(chosen)[: JUDGED_QUICKLY if quick else None]
 
 
 def judged(model: torch.nn.Module, split: Split, texts: torch.Tensor, quick: bool) -> dict[str, torch.Tensor]:
     """Of each imagined caption, `asked` [Q]: whether its picture has the right colour, the rank of the right kind, and
-    whether its nearest caption is one of its own; `texts` are all captions in the joint space."""
-    first = np.searchsorted(split.owner, np.arange(len(split.examples)))
-    asked = np.array([first[i] + j for i, j in judging.asked(split.examples)], int)
-    asked = np.random.default_rng(0).permutation(asked)[: JUDGED_QUICKLY if quick else None]
-    if not len(asked):
+    whether its nearest caption is one of its own; `texts` are all captions in the joint space.
+
+    Where an epoch is chosen the model remembers some, so that a trained one can show how it came there.
+    """
+    if not len(chosen := asked(split, quick)):
         return {}
-    drawn = imagined(model, split, asked)
-    seen, shown = split.looked_at(drawn), [split.examples[i].image for i in split.owner[asked]]
-    found = {"asked": torch.from_numpy(asked), "own": own_first(model, split, seen, asked, texts)}
+    drawn = imagined(model, split, chosen)
+    seen, shown = split.looked_at(drawn), [split.examples[i].image for i in split.owner[chosen]]
+    found = {"asked": torch.from_numpy(chosen), "own": own_first(model, split, seen, chosen, texts)}
     features = judging.encoded(split.encoder, drawn) if split.settings.fine_tune else seen
     if (probe := _probe(split)) is not None:
         found |= {"colour": judging.colours_right(drawn, shown), "kind": probe.ranks(features, shown)}
-    return found if quick else found | {"Fréchet": _frechet(split, features, shown)}
+    if quick:
+        model.remember(drawn)
+        return found
+    return found | {"Fréchet": _frechet(split, features, shown)}
 
 
 def _frechet(split: Split, features: torch.Tensor, shown: Sequence) -> torch.Tensor:

@@ -36,7 +36,8 @@ def test_relatives_of_the_best_recipe_have_a_table_of_their_own(runs):
 def test_photographs_stay_out_of_the_report(runs, tmp_path, monkeypatch, dataset, shown):
     report = retrieval_reports.Report
     monkeypatch.setattr(retrieval_reports, "Report", lambda *given: report(*given, root=tmp_path))
-    figures, parameters = {"recall": plt.figure(), "search": plt.figure()}, PARAMETERS | {"dataset": dataset}
+    figures = {"recall": plt.subplots()[0], "search": plt.subplots()[0], "strip": plots.pictures([])}
+    parameters = PARAMETERS | {"dataset": dataset}
     table = {"details": pd.DataFrame({"detail": ["noun"], "model": [50.0]}), "regularities": pd.DataFrame()}
     retrieval_reports.write("vse", runs[:1], parameters, table, figures, ["few pictures"], ["because"])
     folder = tmp_path / "smoke" / dataset / "vse"
@@ -71,3 +72,10 @@ def test_changes_are_drawn_beside_each_other_also_of_tables_with_other_parts():
     figure = plots.changes({"one": first, "other": first.iloc[:2], "none": pd.DataFrame()}, "")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["b", "a"]
     plt.close("all")
+
+
+def test_where_no_report_is_it_is_said(tmp_path):
+    evidence = Evidence("gxn", "own", tmp_path)
+    assert evidence.table("ablation").empty and evident(evidence, "comparisons").empty
+    for part in (evidence.figure("recall"), evidence.provenance()):
+        assert "No report of gxn on own yet" in part.data

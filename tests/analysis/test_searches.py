@@ -47,7 +47,14 @@ def test_galleries_of_any_size_are_searched(count):
 
 
 def test_nearest_first():
-    assert nearest(torch.eye(3), torch.tensor([0.1, 0.7, 0.4]), 2) == [(1, pytest.approx(0.7)), (2, pytest.approx(0.4))]
+    assert nearest(torch.tensor([0.1, 0.7, 0.4]), 2) == [(1, pytest.approx(0.7)), (2, pytest.approx(0.4))]
+
+
+def test_what_is_near_is_said_by_the_similarity():
+    predictor, data = gallery([None] * 3)
+    far = Searches(predictor, data, lambda images, captions: -images @ captions.T)
+    assert far.pictures_for(0)[-1][2] == plots.RIGHT and Searches(predictor, data).pictures_for(0)[0][2] == plots.RIGHT
+    assert torch.allclose(far.scores(), -torch.eye(3))
 
 
 def test_broken_pictures_are_drawn_as_missing(tmp_path):

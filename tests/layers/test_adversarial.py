@@ -16,6 +16,7 @@ from lib.layers.adversarial import (
     gaussian_kl,
     generator_loss,
     held,
+    shifted,
     standardised,
 )
 
@@ -174,3 +175,25 @@ def test_what_is_held_passes_gradients_and_gets_none():
     y.backward()
     assert layer.weight.grad is None and x.grad.abs().sum() > 0
     assert layer.weight.requires_grad and not layer.bias.requires_grad
+
+
+def test_moved_pictures_are_crops_of_what_their_repeated_edges_make_larger():
+    torch.manual_seed(0)
+    pictures, most, seen = torch.randn(2, 3, 8, 8), 2, set()
+    larger = torch.nn.functional.pad(pictures, (most,) * 4, mode="replicate")
+    crops = {(y, x): larger[:, :, y : y + 8, x : x + 8] for y in range(5) for x in range(5)}
+    for _ in range(200):
+        moved = shifted(pictures, most)
+        (place,) = [place for place, crop in crops.items() if crop.equal(moved)]
+        seen.add(place)
+    assert seen == set(crops)  # all of them, one at a time
+
+
+def test_gradients_go_through_moved_pictures():
+    pictures = torch.randn(2, 3, 4, 4, dtype=torch.double, requires_grad=True)
+
+    def moved(x):
+        torch.manual_seed(3)
+        return shifted(x, 2)
+
+    assert torch.autograd.gradcheck(moved, pictures)

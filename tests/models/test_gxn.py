@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from lib.layers.decoder import END, PAD, UNKNOWN
 from lib.metrics import retrieval
 from lib.metrics.captions import CiderD
-from lib.models.gxn import GXN, SentenceGRU, pixels, same_text
+from lib.models.gxn import FRAMES, GXN, REMEMBERED, SentenceGRU, pixels, same_text
 from lib.papers.gxn import ModelSettings
 
 VOCABULARY = 20
@@ -218,8 +218,8 @@ def test_each_weight_belongs_to_one_part_and_the_reading_to_three():
         for name, weight in gxn.named_parameters():
             owners[name] += [part] * (id(weight) in inside)
     for name, parts in owners.items():
-        grounded = name.startswith(("RNN_Enc.l", "P_t.l"))
-        assert len(parts) == (3 if grounded else 1), name
+        grounded, mean = name.startswith(("RNN_Enc.l", "P_t.l")), name.startswith("G_mean.")
+        assert len(parts) == (3 if grounded else 0 if mean else 1), name
     assert [*model(captions=True).optimizers(settings(captions=True))] == ["match"]
 
 
@@ -339,6 +339,41 @@ def test_a_text_and_a_noise_are_one_picture():
     assert gxn.imagine(t_l, z).equal(drawn) and not gxn.imagine(t_l).equal(drawn)
 
 
+def test_a_discriminator_that_is_to_see_them_moved_does():
+    gxn, still = model(pictures=True, shift=3).eval(), model(pictures=True, shift=0).eval()
+    pictures = torch.rand(2, 3, 8, 8) * 2 - 1
+    assert still.seen(pictures).equal(still.D.features(pictures))
+    assert len({gxn.seen(pictures).sum().item() for _ in range(20)}) > 5
+
+
+def test_what_draws_is_the_mean_of_the_generator_over_its_steps():
+    gxn, plain = model(pictures=True, generator_average=0.9), model(pictures=True, generator_average=0.0)
+    name = "first.weight"
+    before, mean = gxn.G.state_dict()[name].clone(), gxn.G_mean.state_dict()[name]
+    assert mean.equal(before) and not any(weight.requires_grad for weight in gxn.G_mean.parameters())
+    with torch.no_grad():
+        gxn.G.first.weight.add_(1.0)
+    gxn.follow_generator()
+    assert torch.allclose(gxn.G_mean.first.weight, before + 0.1)
+    gxn.G.norm.running_var.fill_(7.0)
+    gxn.follow_generator()
+    assert (gxn.G_mean.norm.running_var == 7).all()  # or it would go on from a fresh norm's
+    gxn.eval()
+    t_l, z = torch.randn(3, gxn.settings.joint_dim), torch.randn(3, 4)
+    assert gxn.imagine(t_l, z).equal(gxn.G_mean(z, gxn.phi(t_l)[0]))
+    plain.follow_generator()
+    assert not hasattr(plain, "G_mean") and plain.eval().imagine(t_l, z).equal(plain.G(z, plain.phi(t_l)[0]))
+
+
+def test_the_newest_frames_of_the_strip_are_kept():
+    gxn = model(pictures=True)
+    for shade in range(1, FRAMES + 3):
+        gxn.remember(torch.full((6, 3, 8, 8), shade, dtype=torch.uint8))
+    assert gxn.strip[:, 0, 0, 0, 0].tolist() == list(range(3, FRAMES + 3)) and gxn.strip.shape[1] == REMEMBERED
+    gxn.remember(torch.ones(1, 3, 8, 8, dtype=torch.uint8))
+    assert gxn.strip[-1].flatten(1).amax(1).tolist() == [1] + [0] * (REMEMBERED - 1)
+
+
 def test_noise_is_what_its_name_says():
     uniform = model(pictures=True, noise="uniform").noise(500, torch.device("cpu"))
     gaussian = model(pictures=True).noise(500, torch.device("cpu"))
@@ -362,7 +397,7 @@ def test_a_caption_with_the_same_words_is_no_wrong_one():
 
 def test_a_wrong_caption_is_the_one_before_unless_it_is_right():
     """The loss of the discriminator, pair by pair."""
-    gxn, b = model(pictures=True, contrastive=0.0, beta_w=0.7, beta_f=0.0).eval(), pictures()
+    gxn, b = model(pictures=True, contrastive=0.0, beta_w=0.7, beta_f=0.0, shift=0).eval(), pictures()
     found = gxn.losses("discriminator", b, START)["discriminator"].item()
     f = gxn.D.features(pixels(b["picture"]))
     E_t = gxn.D.texts(gxn.look_at_text(b["words"], b["lengths"], ("l",))["l"])

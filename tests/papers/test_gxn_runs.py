@@ -59,7 +59,7 @@ def test_rows_of_a_seed_descend_from_one_matching_run():
     same = [name for name in ROWS if name not in ("abstract", "grid")]
     assert len({chain(name)[-1] for name in same}) == 1
     decoders = [name for name in IMAGINING if name not in ("grid", "cut")]
-    assert len(decoders) == 4 and len({chain(name)[1] for name in decoders}) == 1
+    assert len(decoders) == 5 and len({chain(name)[1] for name in decoders}) == 1
     cut = chain("cut")[1].settings
     assert not cut.caption_gradient and cut.captions and not cut.gamma and not cut.pictures
     assert [one.settings.levels for one in chain("abstract")] == ["abstract"] * 3

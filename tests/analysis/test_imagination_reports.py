@@ -1,0 +1,87 @@
+"""A report of GXN: captions, pictures, reinforcement's curve, and places in rankings."""
+
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.analysis import imagination_reports as reports
+
+ALBUM = "flickr8k"
+
+
+@pytest.fixture
+def runs(imagining_runs):
+    return imagining_runs
+
+
+def result(**content) -> SimpleNamespace:
+    return SimpleNamespace(**{"seed": 0, "settings": {}, "history": [], **content})
+
+
+def test_only_rows_that_tell_or_draw_have_a_line(runs):
+    captions = reports.captions_table(runs, ALBUM)
+    assert list(captions["variant"]) == [reports.TITLES[name] for name in ("captions", "full")]
+    full = runs[runs["variant"] == "full"].iloc[0]
+    assert float(captions["CIDEr-D"][1]) == pytest.approx(100 * full["CIDEr-D"], abs=0.06)
+    assert float(captions["BLEU-4, beam"][1]) == pytest.approx(full["beam/BLEU-4"], abs=0.06)
+    pictures = reports.pictures_table(runs, ALBUM)
+    assert list(pictures["variant"]) == [reports.TITLES["full"]] and "colour" not in pictures  # nobody knows it here
+    assert float(pictures["own@1"][0]) == pytest.approx(full["own@1"], abs=0.06)
+    matching = runs[runs["variant"] == "two-level"].dropna(axis=1)
+    assert reports.captions_table(matching, ALBUM).empty and reports.pictures_table(matching, ALBUM).empty
+
+
+def test_pairs_that_training_never_showed_are_counted_apart():
+    sums = {"seen/colour": [[3, 4], [0, 0]], "held out/colour": [[0, 0], [1, 4]]}
+    known = result(statistics=lambda metric: np.array(sums[metric], float))
+    assert reports._apart(known, ["colour", "own@1"]) == {"colour, seen": 75.0, "colour, held out": 25.0}
+
+
+def test_the_curve_has_a_line_a_row_that_tells_and_the_stage_before_stands_left(runs):
+    figure = reports.reinforcement(runs)
+    assert len(figure.axes) == 4
+    captions, full = figure.axes[0].lines[:2]
+    assert list(captions.get_xdata()) == [0] and list(full.get_xdata()) == [1]
+    nothing = reports.reinforcement(runs[runs["variant"] == "two-level"])
+    assert nothing.texts[0].get_text() == "nothing to show"
+    plt.close("all")
+
+
+@pytest.mark.parametrize("reward, raised, fell", [
+    ("cider", "CIDEr-D on dev, changed by +0.20", "BLEU-4 by 3.0, rsum by 1.5"),
+    ("bleu", "BLEU-4 on dev, changed by -3.00", "BLEU-4 by 3.0, rsum by 1.5"),
+])  # fmt: skip
+def test_every_fall_of_more_than_a_point_is_told(monkeypatch, reward, raised, fell):
+    def record(*values):
+        return dict(zip(("CIDEr-D", "BLEU-4", "words", "rsum", "all"), values, strict=True))
+
+    before = result(history=[record(9, 0, 0, 0, 1), record(0.5, 20, 8, 400, 9)])
+    settings = {"gamma": 0.5, "reward": reward}
+    after = result(history=[record(0.7, 17, 7.5, 398.5, 9), record(0, 0, 0, 0, 1)], settings=settings)
+    found = {"captions": [before], "full": [after], "two-level": [result(settings={"gamma": 0.0})]}
+    monkeypatch.setattr(reports, "results_of", lambda runs, paper, variant: found[variant])
+    (line,) = reports.told(pd.DataFrame({"variant": ["two-level", "full"]}))
+    assert raised in line and line.endswith(f"what fell by more than a point: {fell}.")
+
+
+def test_places_before_and_after_are_counted(monkeypatch):
+    hits = {"one": [[1, 1, 1], [0, 1, 1], [0, 0, 0]], "other": [[1, 1, 1], [1, 1, 1], [0, 0, 1]]}
+
+    def of(name):
+        columns = {k: np.array([[row[i], 1] for row in hits[name]], float) for i, k in enumerate((1, 5, 10))}
+        return result(statistics=lambda metric: columns[int(metric.removeprefix("i2t R@"))])
+
+    found = {"two-level": [of("one")] * 2, "full": [of("other")] * 2, "cut": []}
+    monkeypatch.setattr(reports, "results_of", lambda runs, paper, variant: found[variant])
+    counts = reports.moves(None, "two-level", "full")
+    assert counts.to_numpy().sum() == 6 and counts.loc["first", "first"] == 2
+    assert counts.loc["2 to 5", "first"] == 2 and counts.loc["later", "6 to 10"] == 2
+    assert reports.moves(None, "two-level", "cut").empty
+
+
+def test_the_same_places_of_a_run_are_on_the_diagonal(runs):
+    counts = reports.moves(runs, "full", "full").to_numpy()
+    assert counts.sum() == np.trace(counts) > 0
