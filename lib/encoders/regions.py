@@ -45,6 +45,11 @@ def region_encoder(
     return DetectorEncoder(size) if source == "detector" else RegionEncoder(name, size, boxes)
 
 
+def regions_at_most(encoder: "RegionEncoder") -> int:
+    """How many regions a picture has at most."""
+    return encoder.side**2 if encoder.source == "grid" else REGIONS
+
+
 @dataclass(frozen=True)
 class Boxed:
     """A picture with boxes in it."""
@@ -82,11 +87,6 @@ class RegionEncoder(ImageEncoder):
     def dim(self) -> int:
         """Width D of a region's vector."""
         return self.spec.dims["grid"]
-
-    @property
-    def most(self) -> int:
-        """How many regions a picture has at most."""
-        return self.side**2 if self.source == "grid" else REGIONS
 
     @property
     def row_shape(self) -> tuple[int, int]:

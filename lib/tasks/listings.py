@@ -12,7 +12,7 @@ from lib.corpora.products import SEP
 from lib.corpora.types import Pair, Picture, Product, Question
 from lib.encoders.cache import Features
 from lib.encoders.pieces import Pieces, Ragged
-from lib.encoders.regions import RegionEncoder, overlap, region_encoder, unpack
+from lib.encoders.regions import RegionEncoder, overlap, region_encoder, regions_at_most, unpack
 
 TASKS = ("classification", "alignment", "questions")
 SPAN = 16  # pieces of a property or value that are read
@@ -45,7 +45,7 @@ def features(listings: Iterable[Product | Question], settings) -> tuple[dict, Fe
     """The rows by picture, -1 for none, and the regions of each, computed at most once in the life of the cache."""
     distinct, regions = list(dict.fromkeys(shown(listing) for listing in listings)), encoder(settings)
     found = regions.features(distinct)
-    known = Features(found.rows[:, : regions.most], found.positions)  # a batch copies no places that nobody fills
+    known = Features(found.rows[:, : regions_at_most(regions)], found.positions)  # a batch copies no places that nobody fills
     return {picture: row for row, picture in enumerate(distinct)}, known
 
 

@@ -169,7 +169,7 @@ def test_thresholds_are_compared_with_a_number():
 def test_published_numbers_beside_ours():
     ours = {("released", "i2t R@1"): [22.0, 23.0, 23.2], ("released", "i2t median"): [6, 6, 7]}
     setting = {"image_encoder": "vgg19", "image_layer": "fc", "word_dim": 300, "joint_dim": 1024}
-    setting |= {"batch_size": 128, "learning_rate": 2e-4, "epochs": 15}
+    setting |= {"batch_size": 128, "learning_rate": 2e-4, "epochs": 15, "test examples": 1000}
     judged = claims.judge_numbers("vse", "flickr8k", lambda *row: ours.get(row, []), lambda variant: setting)
     assert judged[["metric", "published", "text", "differs"]].to_numpy().tolist() == [
         ["i2t R@1", 22.3, "agrees", ""],
