@@ -45,7 +45,8 @@ def features(listings: Iterable[Product | Question], settings) -> tuple[dict, Fe
     """The rows by picture, -1 for none, and the regions of each, computed at most once in the life of the cache."""
     distinct, regions = list(dict.fromkeys(shown(listing) for listing in listings)), encoder(settings)
     found = regions.features(distinct)
-    known = Features(found.rows[:, : regions_at_most(regions)], found.positions)  # a batch copies no places that nobody fills
+    kept = regions_at_most(regions)  # a batch copies no places that nobody fills
+    known = Features(found.rows[:, :kept], found.positions)
     return {picture: row for row, picture in enumerate(distinct)}, known
 
 
