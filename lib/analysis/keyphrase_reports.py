@@ -14,7 +14,7 @@ from lib.report import plots
 from lib.report.claims import published
 from lib.report.evidence import Evidence
 from lib.report.pages import Report
-from lib.report.tables import ablation_table, comparisons_table, evident, numbers_table
+from lib.report.tables import ablation_table
 from lib.run import experiment, store
 from lib.run.paper import find_variant
 from lib.tasks import keyphrases
@@ -208,15 +208,6 @@ def attributes_table(settings: Mapping) -> pd.DataFrame:
     asked = experiment.plan("cmkp", "full", 0, settings)
     rows = [experiment.make(one).scores["test"] | {"captions": one.settings.captions} for one in asked.encoders]
     return pd.DataFrame(rows, columns=["captions", "P@5", "R@5", "F1@5"]) if rows else pd.DataFrame()
-
-
-def judged(out: Report | Evidence) -> pd.DataFrame:
-    """What the paper says beside what was found: the published numbers and the comparisons, each with its verdict."""
-    if isinstance(out, Evidence):
-        return evident(out, "comparisons")
-    tables = [table for table in (numbers_table(out.numbers), comparisons_table(out.comparisons)) if len(table)]
-    nothing = pd.DataFrame({"claim": ["none of these rows is compared with another, or with what was published"]})
-    return pd.concat(tables or [nothing], ignore_index=True).fillna("")
 
 
 # ---- the report's words ----

@@ -13,7 +13,7 @@ from lib.report import plots
 from lib.report.claims import published
 from lib.report.evidence import Evidence
 from lib.report.pages import Report
-from lib.report.tables import ablation_table, comparisons_table, numbers_table
+from lib.report.tables import ablation_table, evident
 from lib.run import experiment, store
 from lib.tasks import tagging
 from lib.tasks.tagging import TaggingData
@@ -76,14 +76,7 @@ def present(data: TaggingData) -> torch.Tensor:
 
 def judged(out: Report | Evidence) -> pd.DataFrame:
     """The verdicts of a report, new or read again: published numbers, or else comparisons; those of old as written."""
-    if isinstance(out, Evidence):
-        found = out.verdicts()
-        if found.empty:
-            return out.table("comparisons")
-        return comparisons_table(found[found["kind"] == "comparisons"])
-    tables = [table for table in (numbers_table(out.numbers), comparisons_table(out.comparisons)) if len(table)]
-    nothing = pd.DataFrame({"claim": ["none of these rows is compared with another, or with what was published"]})
-    return pd.concat(tables or [nothing], ignore_index=True).fillna("")
+    return evident(out, "comparisons") if isinstance(out, Evidence) else out.judged()
 
 
 def f1_figure(runs: pd.DataFrame, data: TaggingData) -> plt.Figure:

@@ -67,6 +67,12 @@ class Report:
             figure.savefig(path, dpi=110, bbox_inches="tight", format="png")
         self.page += [f"## {title}", f"![{title}]({name}.png)"]
 
+    def judged(self) -> pd.DataFrame:
+        """The published numbers and the comparisons, each beside what was found and with its verdict."""
+        tables = [table for table in (numbers_table(self.numbers), comparisons_table(self.comparisons)) if len(table)]
+        nothing = pd.DataFrame({"claim": ["none of these rows is compared with another, or with what was published"]})
+        return pd.concat(tables or [nothing], ignore_index=True).fillna("")
+
     def _file(self, name: str) -> AbstractContextManager[Path]:
         return replacing(self.folder / name)
 
