@@ -14,7 +14,7 @@ from lib.report.claims import tested
 from lib.report.evidence import write_index
 from lib.report.shipping import ship
 from lib.report.tables import comparisons_table, judged_comparisons, judged_numbers, numbers_table, results_of
-from lib.run.experiment import NOT_DECIDING
+from lib.run.experiment import FOLDERS, NOT_DECIDING
 from lib.run.paper import find_paper
 from lib.run.provenance import provenance
 from lib.run.store import REPORTS, keep_records, on_dev, read
@@ -116,7 +116,7 @@ class Report:
     def command(self) -> str:
         """What makes this report again."""
         said = {name: value for name, value in self.parameters.items() if value is not None}
-        said |= {"data_dir": "…"} if "data_dir" in said else {}
+        said |= {name: "…" for name in FOLDERS if name in said}
         lists = {name: value for name, value in said.items() if isinstance(value, list)}
         plain = [f"-p {name} {shlex.quote(str(value))}" for name, value in said.items() if name not in lists]
         return " ".join([f"papermill notebooks/{self.paper}.ipynb out.ipynb", *plain,
