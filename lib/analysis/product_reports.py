@@ -65,11 +65,12 @@ def what_changes(rows: Sequence[str]) -> pd.DataFrame:
                         index=pd.Index(rows, name="variant"))  # fmt: skip
 
 
-def by_seeds(rows: Sequence[str], seeds: Sequence[int]) -> tuple[list[str], list[str]]:
-    """The rows that no verdict compares, for which three seeds will do, and those that are run with all of them."""
+def by_seeds(rows: Sequence[str], seeds: Sequence[int]) -> list[tuple[list[str], Sequence[int]]]:
+    """The rows with the seeds that they are run with: three will do for those that no verdict compares."""
     compared = {claim[side] for claim in comparisons("k3m") for side in ("above", "below") if side in claim}
     few = [name for name in rows if name not in compared] if len(seeds) > 3 else []
-    return few, [name for name in rows if name not in few]
+    parts = [(few, seeds[:3]), ([name for name in rows if name not in few], seeds)]
+    return [(names, some) for names, some in parts if names]
 
 
 def table_rows(rows: Sequence[str]) -> list[str]:

@@ -190,3 +190,10 @@ def test_figures_of_listings(data):
     logits = torch.zeros(8, 24)
     said = shelf.told_apart(items[:8], sorted({item.category for item in items} | {"x"}), {"before": logits})
     assert len(said.axes) == 6 and product_reports.in_one_picture(items[0])
+
+
+def test_rows_that_a_verdict_compares_have_all_seeds():
+    rows = ["k3m", "two-stream", "fusion-soft"]
+    assert product_reports.by_seeds(rows, [0]) == [(rows, [0])]
+    few, all_of_them = product_reports.by_seeds(rows, [0, 1, 2, 3, 4])
+    assert few == (["fusion-soft"], [0, 1, 2]) and all_of_them == (["k3m", "two-stream"], [0, 1, 2, 3, 4])
