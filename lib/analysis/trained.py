@@ -19,7 +19,8 @@ def to_look_into(paper: str, runs: pd.DataFrame, parameters: Mapping, reports: P
     """
     found = find_paper(paper)
     shipped = any(reports.glob(f"iconworld*/{found.name}/model/*/result.json"))
-    mine = [result for result in map(read, map(Path, runs["folder"])) if result.has_weights]
+    found_runs = map(read, map(Path, runs["folder"]))
+    mine = [result for result in found_runs if result.has_weights and result.history]  # that have learned something
     if shipped and (as_given(parameters) or not mine):
         return predict.load(paper), f"{found.VARIANTS[found.main].title}, the trained model that the report ships"
     if not mine:
