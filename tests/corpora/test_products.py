@@ -22,7 +22,8 @@ ITEMS = [
     ("4", "Blue Cap", "images/4.jpg", "", "Caps"),
     ("5", "", "", "baseColour#:#Blue", "Caps"),
 ]  # fmt: skip
-words = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=5).filter(lambda w: "#" not in w)
+# The format has no way to say that a mark is text: "#:#" and "#;#" can be read out of a lone ";" beside one.
+words = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="#:;"), min_size=1, max_size=5)
 few = settings(max_examples=60, deadline=None)
 
 
