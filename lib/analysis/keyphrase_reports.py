@@ -6,11 +6,10 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from lib import corpora
 from lib.corpora.iconworld.posts import ceiling
 from lib.metrics.keyphrases import combine, is_present
 from lib.papers import cmkp
-from lib.report import plots
+from lib.report import plots, tables
 from lib.report.claims import published
 from lib.report.evidence import Evidence
 from lib.report.pages import Report
@@ -35,7 +34,7 @@ def at_hand(settings: Mapping) -> dict:
     with it, or else those that tesseract and the image network can make of its pictures."""
     if settings["dataset"].startswith("iconworld"):
         return dict(settings)
-    corpus = corpora.load(settings["dataset"], settings["data_dir"])
+    corpus = experiment.plan("cmkp", "gen-copy", 0, settings).data.corpus  # which is remembered for all rows
     posts = [*corpus.train, *corpus.dev, *corpus.test]
     pictures = any(post.image is not None for post in posts)
     made = {"ocr": "tesseract", "attributes": "classes"} if pictures else {"ocr": "none", "attributes": "none"}
@@ -70,11 +69,8 @@ def ready(variant: str, settings: Mapping) -> cmkp.Settings:
 
 def what_changes(names: Sequence[str]) -> pd.DataFrame:
     """Each row, the settings that make it, and whose second stage it is."""
-    variants = [cmkp.VARIANTS[name] for name in names]
-    changes = [", ".join(f"{key} {value}" for key, value in one.changes.items()) or "nothing" for one in variants]
-    parents = [TITLES.get(one.parent, "") for one in variants]
-    table = {"what it is": [TITLES[name] for name in names], "what it changes": changes, "goes on from": parents}
-    return pd.DataFrame(table, index=pd.Index(names, name="variant"))
+    parents = [TITLES.get(cmkp.VARIANTS[name].parent, "") for name in names]
+    return tables.what_changes("cmkp", names).assign(**{"goes on from": parents})
 
 
 # ---- the data ----
@@ -129,16 +125,10 @@ def report(runs: pd.DataFrame, parameters: Mapping, data: KeyphraseData) -> Repo
     return Report("cmkp", runs, dict(parameters) | {"dataset": data.corpus.name})
 
 
-def keep(out: Report, name: str, title: str, figure: plt.Figure) -> None:
-    """Put a figure of posts into a report, if its pictures may be shown: others' belong to their photographers."""
-    if out.dataset.startswith("iconworld"):
-        out.figure(name, title, figure)
-
-
 def histories(runs: pd.DataFrame) -> pd.DataFrame:
     """What happened in each epoch, with the score of the output that a row is."""
     found = experiment.histories(runs)
-    for variant in found["variant"].unique() if "MAP@5" in found or len(found) else ():
+    for variant in found["variant"].unique() if len(found) else ():
         if output := cmkp.VARIANTS[variant].output:
             mine = found["variant"] == variant
             found.loc[mine, "MAP@5"] = found.loc[mine, f"{output}:MAP@5"]
@@ -257,6 +247,4 @@ def why(data: KeyphraseData) -> list[str]:
 
 def headline(runs: pd.DataFrame, data: KeyphraseData) -> str:
     """The last row, in one sentence."""
-    last = runs[runs["variant"] == runs["variant"].iloc[-1]]
-    name, mean = TITLES[last["variant"].iloc[0]], last["F1@1"].mean()
-    return f"{name}: F1@1 {mean:.1f} on test, mean of {len(last)} seed(s) on {data.corpus.name}"
+    return tables.headline(runs, "cmkp", ["F1@1"], data.corpus.name)

@@ -1,18 +1,15 @@
 """What the K3M notebook reports of its runs: tables, figures, and the words of the page."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from lib.analysis import robustness
 from lib.corpora.iconworld.products import answer_ceiling, ceiling
-from lib.corpora.types import Product, open_picture
 from lib.papers import k3m
-from lib.report import plots
+from lib.report import plots, tables
 from lib.report.claims import comparisons
 from lib.report.tables import ablation_table
 from lib.run import experiment, store
@@ -59,10 +56,7 @@ def answer_ceilings(data: ProductData) -> pd.DataFrame:
 
 def what_changes(rows: Sequence[str]) -> pd.DataFrame:
     """Each variant and the settings that make it."""
-    changes = {name: [f"{key} {value}" for key, value in k3m.VARIANTS[name].changes.items()] for name in rows}
-    return pd.DataFrame({"what it is": [TITLES[name] for name in rows],
-                         "what it changes": [", ".join(changes[name]) or "nothing" for name in rows]},
-                        index=pd.Index(rows, name="variant"))  # fmt: skip
+    return tables.what_changes("k3m", rows)
 
 
 def by_seeds(rows: Sequence[str], seeds: Sequence[int]) -> list[tuple[list[str], Sequence[int]]]:
@@ -217,41 +211,4 @@ def why(data: ProductData) -> list[str]:
 def headline(runs: pd.DataFrame, data: ProductData) -> str:
     """The last row, in one sentence."""
     last = runs[runs["variant"] == runs["variant"].iloc[-1]]
-    found = ", ".join(f"{metric} {last[metric].mean():.1f}" for metric in _known(last, ["accuracy", "F1", "Rank@10"]))
-    return f"{TITLES[last['variant'].iloc[0]]}: {found} on test, mean of {len(last)} seed(s) on {data.corpus.name}"
-
-
-# ---- the paper in one picture ----
-
-BOXES = {  # name: (x, y), colour
-    "Transformer\nof pictures": ((3.1, 3.0), "#dbe7f1"),
-    "Transformer\nof text": ((3.1, 1.75), "#dbe7f1"),
-    "Transformer \nof text ": ((3.1, 0.45), "#dbe7f1"),
-    "each looks at\nthe other": ((5.3, 2.375), "#dbe7f1"),
-    "fusion: its own,\nor what it saw?": ((7.5, 2.375), "#d9efe2"),
-    "mean c": ((9.2, 2.375), "#dbe7f1"),
-    "attention over\ntriples": ((9.2, 0.45), "#d9efe2"),
-    "c*": ((10.7, 1.4), "#f3e3c3"),
-}
-ARROWS = [((1.75, 3.0), (2.35, 3.0)), ((1.95, 1.75), (2.35, 1.75)), ((2.05, 0.45), (2.35, 0.45)),
-          ((3.85, 2.9), (4.55, 2.55)), ((3.85, 1.85), (4.55, 2.2)), ((6.05, 2.375), (6.6, 2.375)),
-          ((8.4, 2.375), (8.75, 2.375)), ((3.85, 0.45), (8.35, 0.45)), ((9.2, 2.1), (9.2, 0.85)),
-          ((9.7, 2.2), (10.45, 1.6)), ((10.05, 0.6), (10.45, 1.2)), ((3.85, 3.15), (7.1, 2.8)),
-          ((3.85, 1.6), (7.1, 1.95))]  # fmt: skip
-
-
-def in_one_picture(item: Product) -> plt.Figure:
-    """How K3M reads a product: picture, title and triples, as in the paper."""
-    figure, axes = plt.subplots(figsize=(11.5, 3.9))
-    axes.axis("off")
-    axes.set(xlim=(0, 11.3), ylim=(0, 3.6))
-    axes.add_artist(AnnotationBbox(OffsetImage(open_picture(item.image), zoom=0.55), (1.1, 3.0), frameon=False))
-    triples = "\n".join(f"⟨item, {name}, {value}⟩" for name, value in item.properties[:4])
-    for y, said in ((1.75, textwrap.fill(f"“{item.title}”", 22)), (0.45, triples)):
-        axes.text(1.0, y, said, ha="center", va="center", fontsize=9 if y > 1 else 8)
-    for name, ((x, y), colour) in BOXES.items():
-        box = {"boxstyle": "round,pad=0.4", "facecolor": colour, "edgecolor": "none"}
-        axes.text(x, y, name.strip(), ha="center", va="center", fontsize=9, bbox=box, zorder=3)
-    for start, end in ARROWS:
-        axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": plots.NEUTRAL, "lw": 1.3})
-    return figure
+    return tables.headline(last, "k3m", cells_kept(last), data.corpus.name)

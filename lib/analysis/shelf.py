@@ -17,7 +17,7 @@ from lib.analysis.trained import to_look_into
 from lib.corpora.types import Picture, Product
 from lib.papers import k3m
 from lib.report import plots
-from lib.report.pages import Report
+from lib.report.pages import Report, keep_drawn
 
 Change = Mapping[str, Any]  # fields of a product that are others now: {"title": ""} takes its title away
 
@@ -168,9 +168,8 @@ class Shelf:
         return pd.DataFrame(rows)
 
     def keep(self, out: Report, name: str, title: str, figure: plt.Figure | None) -> None:
-        """Put a figure of products into a report, if its pictures may be shown: others' belong to their owners."""
-        if figure is not None and self.predictor.settings.dataset.startswith("iconworld"):
-            out.figure(name, f"{self.title}: {title}", figure)
+        """Put a figure of products into a report, if its pictures may be shown."""
+        keep_drawn(out, self.predictor.settings.dataset, name, f"{self.title}: {title}", figure)
 
 
 PARTS = {"text": "words keep of themselves", "image": "regions keep of themselves"}

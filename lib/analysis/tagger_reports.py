@@ -9,7 +9,7 @@ import torch
 from lib.analysis import modalities
 from lib.corpora.iconworld.entities import ceiling
 from lib.papers import maf
-from lib.report import plots
+from lib.report import plots, tables
 from lib.report.claims import published
 from lib.report.evidence import Evidence
 from lib.report.pages import Report
@@ -42,10 +42,7 @@ def ceilings_table(data: TaggingData) -> pd.DataFrame:
 
 def what_changes(rows: Sequence[str]) -> pd.DataFrame:
     """Each variant and the settings that make it."""
-    changes = {name: [f"{key} {value}" for key, value in maf.VARIANTS[name].changes.items()] for name in rows}
-    return pd.DataFrame({"what it is": [TITLES[name] for name in rows],
-                         "what it changes": [", ".join(changes[name]) or "nothing" for name in rows]},
-                        index=pd.Index(rows, name="variant"))  # fmt: skip
+    return tables.what_changes("maf", rows)
 
 
 def metrics(data: TaggingData) -> list[str]:
@@ -171,6 +168,4 @@ def why(data: TaggingData) -> list[str]:
 
 def headline(runs: pd.DataFrame, data: TaggingData) -> str:
     """The last row, in one sentence."""
-    last = runs[runs["variant"] == runs["variant"].iloc[-1]]
-    name, mean = TITLES[last["variant"].iloc[0]], last["F1"].mean()
-    return f"{name}: F1 {mean:.1f} on test, mean of {len(last)} seed(s) on {data.corpus.name}"
+    return tables.headline(runs, "maf", ["F1"], data.corpus.name)

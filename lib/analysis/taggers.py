@@ -19,7 +19,7 @@ from lib.corpora.types import Picture, TaggedPost
 from lib.metrics.entities import confusion
 from lib.papers import maf
 from lib.report import plots
-from lib.report.pages import Report
+from lib.report.pages import Report, keep_drawn
 from lib.report.shipping import shipped
 from lib.run import experiment, store
 from lib.tasks import tagging
@@ -163,9 +163,8 @@ class Tagger:
                 for i in self.telling()]  # fmt: skip
 
     def keep(self, out: Report, name: str, title: str, figure: plt.Figure | None) -> None:
-        """Put a figure of posts into a report, if its pictures may be shown: others' belong to their photographers."""
-        if figure is not None and self.data.corpus.name.startswith("iconworld"):
-            out.figure(name, f"{self.title}: {title}", figure)
+        """Put a figure of posts into a report, if its pictures may be shown."""
+        keep_drawn(out, self.data.corpus.name, name, f"{self.title}: {title}", figure)
 
 
 def looked_at(runs: pd.DataFrame, settings: Mapping) -> Tagger:

@@ -146,6 +146,12 @@ class Report:
         return f"commit {now['commit']} · {packages} · {now['hardware']} · {now['time']}"
 
 
+def keep_drawn(out: Report, dataset: str, name: str, title: str, figure: plt.Figure | None) -> None:
+    """Put a figure of a data set's pictures into a report if they may be shown: others belong to photographers."""
+    if figure is not None and dataset.startswith("iconworld"):
+        out.figure(name, title, figure)
+
+
 def _told(judged: pd.DataFrame) -> str:
     """The claims of one verdict on one line, each once with its metrics."""
     grouped = judged.groupby("claim", sort=False)["metric"].agg(", ".join)

@@ -227,34 +227,6 @@ def _arrow(axes: plt.Axes, start: tuple[float, float], end: tuple[float, float])
     axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": NEUTRAL, "lw": 1.4})
 
 
-def look_imagine_match(picture: Picture, sentence: str) -> plt.Figure:
-    """The three paths of GXN, as in the paper: both sides are looked at twice, and the grounded look imagines."""
-    figure, axes = plt.subplots(figsize=(11, 3.7))
-    axes.axis("off")
-    axes.set(xlim=(0, 11), ylim=(0, 3.7), aspect="equal")
-    axes.imshow(open_picture(picture), extent=(0.1, 1.3, 2.3, 3.5))
-    axes.text(0.7, 0.75, textwrap.fill(sentence, 14), ha="center", va="center", fontsize=10, style="italic")
-    boxes = {"frozen network,\nP_v": (2.5, 2.9), "two GRUs,\nP_t": (2.5, 0.75), "v_h": (4.3, 3.2), "v_l": (4.3, 2.5),
-             "t_l": (4.3, 1.15), "t_h": (4.3, 0.45), "decoder (GRU)": (6.3, 2.5), "generator": (6.3, 1.15),
-             "imagined sentence\n~ the real one?": (8.9, 2.5), "imagined picture\n~ the real one?": (8.9, 1.15),
-             "s* = λ s(t_h, v_h) + (1 − λ) s(t_l, v_l)": (7.9, 3.3)}  # fmt: skip
-    for name, (x, y) in boxes.items():
-        colour = "#d9efe2" if name[:2] == "s*" else "#fdeccb" if "_l" in name or x > 5 else "#dbe7f1"
-        box = {"boxstyle": "round,pad=0.4", "facecolor": colour, "lw": 0}
-        axes.text(x, y, name, ha="center", va="center", fontsize=10, bbox=box, zorder=3)
-    for y, upper, lower in ((2.9, 3.2, 2.5), (0.75, 1.15, 0.45)):
-        _arrow(axes, (1.4, y), (1.75, y))
-        _arrow(axes, (3.35, y), (4.0, upper))
-        _arrow(axes, (3.35, y), (4.0, lower))
-    for y in (2.5, 1.15):
-        _arrow(axes, (4.6, y), (5.4, y))
-        _arrow(axes, (7.15, y), (7.75, y))
-    axes.plot([4.3, 4.3], [1.45, 2.2], ls=":", color=RIGHT, lw=2)
-    axes.text(4.4, 1.82, "match", color=RIGHT, fontsize=9, va="center")
-    axes.text(6.3, 1.82, "what imagining learns flows back to v_l and t_l", fontsize=9, va="center", color=NEUTRAL)
-    return figure
-
-
 def matrices(panels: Mapping[str, np.ndarray], title: str, x: str, y: str) -> plt.Figure:
     """Heat maps of scores [N, M] side by side on one scale, such as before and after training."""
     low, high = (pick(float(pick(scores.flatten())) for scores in panels.values()) for pick in (min, max))

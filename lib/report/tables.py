@@ -36,6 +36,22 @@ def ablation_table(runs: pd.DataFrame, paper: str, metrics: Sequence[str], datas
     return pd.DataFrame(rows).fillna("")
 
 
+def what_changes(paper: str, rows: Sequence[str]) -> pd.DataFrame:
+    """Each variant and the settings that make it."""
+    variants = [find_variant(paper, name) for name in rows]
+    changes = [", ".join(f"{key} {value}" for key, value in one.changes.items()) or "nothing" for one in variants]
+    table = {"what it is": [one.title for one in variants], "what it changes": changes}
+    return pd.DataFrame(table, index=pd.Index(rows, name="variant"))
+
+
+def headline(runs: pd.DataFrame, paper: str, metrics: Sequence[str], corpus: str) -> str:
+    """The last row of some runs, in one sentence."""
+    last = runs[runs["variant"] == runs["variant"].iloc[-1]]
+    found = ", ".join(f"{metric} {last[metric].mean():.1f}" for metric in metrics)
+    title = find_variant(paper, last["variant"].iloc[0]).title
+    return f"{title}: {found} on test, mean of {len(last)} seed(s) on {corpus}"
+
+
 def _plus_minus(cell: pd.Series) -> str:
     return f"{cell['mean']:.1f}" if np.isnan(cell["std"]) else f"{cell['mean']:.1f} ± {cell['std']:.1f}"
 

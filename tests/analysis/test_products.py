@@ -9,7 +9,7 @@ import torch
 from lib.analysis import product_reports, robustness, shelf
 from lib.corpora.products import KINDS
 from lib.papers import k3m
-from lib.report import plots
+from lib.report import diagrams, plots
 from lib.run import experiment
 from lib.tasks import products
 
@@ -189,7 +189,7 @@ def test_figures_of_listings(data):
     assert titles[0].startswith("as it is") and titles[1] == "title missing: –" and items[0].title not in titles[3]
     logits = torch.zeros(8, 24)
     said = shelf.told_apart(items[:8], sorted({item.category for item in items} | {"x"}), {"before": logits})
-    assert len(said.axes) == 6 and product_reports.in_one_picture(items[0])
+    assert len(said.axes) == 6 and diagrams.product(items[0])
 
 
 def test_rows_that_a_verdict_compares_have_all_seeds():
