@@ -2,7 +2,8 @@
 
 A line is `text<sep>keyphrase;keyphrase<sep>image`; the image is a path in images/ or a web address, whose last part is
 then the file's name there. Line by line beside it may stand what was read on the picture (`*_ocr_final.txt`) and what
-it shows (`*_attribute_cleaned.txt`, words with spaces between). Tokens have spaces between, in any language.
+it shows (`*_attribute_cleaned.txt`, words with spaces between). CMKP's own texts have spaces between their tokens;
+other texts are split here, so that a word is the same with a full stop behind it.
 """
 
 import os
@@ -25,12 +26,15 @@ from lib.corpora.files import (
     resolve_picture,
 )
 from lib.corpora.types import Corpus, Post
+from lib.words import tokens
 
 SEPARATOR = "<sep>"
 FILES = ("train", "valid", "test")  # train, dev, test
+TOKENISED = ("cmkp", "cmkp-small")
 EXPECTED = "valid_src.txt, test_src.txt, usually train_src.txt, and the pictures in images/"
 FIELDS = f"text{SEPARATOR}keyphrase;keyphrase{SEPARATOR}image (which may be empty)"
 TRAIN_SHARE = 0.8  # of the valid file, where there is no train file
+PLACEHOLDER = re.compile(r"<\w+>")
 WEB = re.compile(r"https?://[^?#]*/([^/?#:]*)")
 
 
@@ -58,7 +62,7 @@ def load(name: str, root: str | Path | None, limit: int | None = None, seed: int
     Raises DataError for a folder without these files and for every malformed one.
     """
     root = data_folder(root, EXPECTED)
-    found = [_read(root, file) for file in FILES]
+    found = [_read(root, file, name in TOKENISED) for file in FILES]
     train, dev, test = ([post for post in posts if post.keyphrases] for posts in found)
     notes = _counts(sum(found, []))
     if not train or name.endswith("-small"):
@@ -79,7 +83,7 @@ def _counts(posts: list[_Post]) -> dict[str, int]:
     }
 
 
-def _read(root: Path, file: str) -> list[_Post]:
+def _read(root: Path, file: str, tokenised: bool) -> list[_Post]:
     """The posts of one file in their order; none if there is no train file, else at least one with keyphrases."""
     path = find_file(root, f"{file}_src.txt")
     if path is None and file == "train":
@@ -90,6 +94,8 @@ def _read(root: Path, file: str) -> list[_Post]:
     ocr, attributes = (_beside(path, f"{file}_{kind}.txt", len(lines)) for kind in ("ocr_final", "attribute_cleaned"))
     rows = enumerate(zip(lines, ocr, attributes, strict=True), start=1)
     posts = [_parse(where, f"{file}-{n}", line, *more) for n, ((where, line), *more) in rows if line.strip()]
+    if not tokenised:
+        posts = [p._replace(text=_split(p.text), keyphrases=tuple(map(_split, p.keyphrases))) for p in posts]
     if not any(post.keyphrases for post in posts):
         raise malformed(path, "no post with keyphrases", f"at least one line {FIELDS}")
     return posts
@@ -121,6 +127,12 @@ def _parse(where: str, id: str, line: str, ocr: str, attributes: str) -> _Post:
 def _spaced(words: str) -> str:
     """The words in Unicode's NFC, with one space between."""
     return " ".join(normalize("NFC", words).split())
+
+
+def _split(text: str) -> str:
+    """The tokens of somebody's text with spaces between them; what stands for a name or an address, <user>, is one."""
+    parts = ([word] if PLACEHOLDER.fullmatch(word) else tokens(word) for word in text.split())
+    return " ".join(token for part in parts for token in part)
 
 
 def _divided(root: Path, valid: list[_Post], test: list[_Post], seed: int) -> tuple[list[_Post], list[_Post], int]:

@@ -72,10 +72,18 @@ def test_three_files_and_a_folder_of_pictures(root, name):
     text = "so excited to see these two at kca"
     assert corpus.train[0] == Post("train-1", root / "images/D2S4.jpg", text, ("kca", "two of us"))
     assert corpus.train[1].text == "<user> hi" and corpus.train[2].image is None
-    assert corpus.dev[0] == Post("valid-1", root / "images/deep/4.png", "東京 タワー", ("東京",))
+    asian = {"cmkp": ("東京 タワー", ("東京",)), "tweets": ("東 京 タ ワ ー", ("東 京",))}[name]
+    assert corpus.dev[0] == Post("valid-1", root / "images/deep/4.png", *asian)
     assert corpora.open_picture(corpus.test[1].image).size == (4, 4)
     notes = {"posts without keyphrases": 0, "posts without text": 0, "repeated pictures": 1, "missing pictures": 1}
     assert corpus.notes == notes
+
+
+def test_somebody_s_own_text_is_split_into_tokens(root):
+    (root / "train_src.txt").write_text("RT @user: won, hi <url>!<sep>won it;half-time<sep>D2S4.jpg\n", "utf-8")
+    own, as_published = (load(name, root).train[0] for name in ("tweets", "cmkp"))
+    assert own.text == "RT @user : won , hi < url > !" and own.keyphrases == ("won it", "half-time")
+    assert as_published.text == "RT @user: won, hi <url>!"
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
