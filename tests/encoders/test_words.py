@@ -4,7 +4,7 @@ import os
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.corpora.types import DataError
@@ -45,6 +45,9 @@ def test_vectors_of_a_glove_file(tmp_path):
     ("red 1 2\ncar 1\n", r"glove.txt:2: found 1 numbers, expected 2"),
     ("red\n", r"glove.txt:1: found 0 numbers, expected at least one"),
     ("red 1 x\n", r"glove.txt:1: found .*x.*, expected numbers"),
+    ("red 1 2\ncar 1 nan\n", r"glove.txt:2: found nan, expected finite numbers"),
+    ("red 1 2\nhouse -Inf 2\n", r"glove.txt:2: found -inf, expected finite numbers"),
+    ("", r"holds none of the vocabulary's"),
     ("house 1 2\n", r"holds none of the vocabulary's"),
 ])  # fmt: skip
 def test_malformed_glove_files_are_named(tmp_path, content, message):
@@ -53,12 +56,51 @@ def test_malformed_glove_files_are_named(tmp_path, content, message):
         word_vectors(Vocabulary.of(["a red car"]), tmp_path / "glove.txt")
 
 
+@pytest.mark.parametrize("content, vectors", [
+    (b"the 1 2\n. . . 3 4\nat a@b.com 5 6\nred 7 8\n", [7, 8]),  # words with spaces, as in glove.840B
+    (b"at a@b.com 5 6\nred 7 8\n", [7, 8]),
+    (b"2 2\nthe 1 2\nred 7 8\n", [7, 8]),  # word2vec's header
+    (b"2 2\nthe 1 2 \nred 7 8 \n\n", [7, 8]),  # a space at each line's end, as in fastText's
+    (b"\xef\xbb\xbfred 7 8\r\nthe 1 2\r\n", [7, 8]),
+    (b"red 7 8\nbanana -1 2\ninf 3 4\nnan x y\n", [7, 8]),  # words that nobody asked for
+    (b"the 1 2\nred 7e-1 .8\n", [0.7, 0.8]),
+])  # fmt: skip
+def test_vectors_as_they_are_published(tmp_path, content, vectors):
+    (tmp_path / "vectors.txt").write_bytes(content)
+    vocabulary = Vocabulary.of(["a red car"])
+    found, known = word_vectors(vocabulary, tmp_path / "vectors.txt")
+    assert found[vocabulary.index["red"]].tolist() == pytest.approx(vectors) and known.sum() == 1
+
+
+def test_words_that_are_not_utf8_are_left_out_aloud(tmp_path):
+    (tmp_path / "latin.txt").write_bytes(b"red 7 8\ncaf\xe9 1 2\nna\xefve 3 4\n")
+    with pytest.warns(UserWarning, match="latin.txt: found 2 words that are not utf-8, the first in line 2; they are"):
+        assert word_vectors(Vocabulary.of(["a red café"]), tmp_path / "latin.txt")[1].sum() == 1
+
+
+words_of_a_file = st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), min_size=1, max_size=6)
+numbers = st.lists(st.floats(-9, 9, width=32), min_size=3, max_size=3)
+
+
+@given(st.dictionaries(words_of_a_file.filter(lambda word: word.strip(" ") == word), numbers, min_size=1, max_size=5),
+       st.booleans(), st.sampled_from(["\n", " \n", "\r\n"]))  # fmt: skip
+@settings(max_examples=50, deadline=None)
+def test_any_vectors_read_back(tmp_path_factory, vectors, heads, end):
+    path = tmp_path_factory.mktemp("vectors") / "vectors.vec"
+    lines = [f"{len(vectors)} 3"] * heads + [" ".join([word, *map(str, row)]) for word, row in vectors.items()]
+    path.write_bytes("".join(line + end for line in ["the 0 0 0"][heads:] + lines).encode())
+    asked = Vocabulary(("the", *(word for word in vectors if " " not in word)))
+    found, known = word_vectors(asked, path) if len(asked) > heads else (None, torch.ones(1))
+    assert all(found[asked.index[word]].tolist() == row for word, row in vectors.items() if word in asked)
+    assert known[heads:].all()
+
+
 def test_a_source_of_vectors_is_a_file_or_the_package(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "glove.txt").touch()
     os.mkfifo(tmp_path / "pipe.txt")
-    settings = experiment.resolve("vse", "lstm", {"word_vectors": "~/glove.txt"})
-    assert settings.word_vectors == str(tmp_path / "glove.txt") and vectors_file("glove-6b-50d") == "glove-6b-50d"
+    chosen = experiment.resolve("vse", "lstm", {"word_vectors": "~/glove.txt"})
+    assert chosen.word_vectors == str(tmp_path / "glove.txt") and vectors_file("glove-6b-50d") == "glove-6b-50d"
     for name in ("~/pipe.txt", "~/absent.txt"):
         with pytest.raises(DataError, match=f"{name[2:]}: found no such file, expected word vectors"):
             experiment.resolve("vse", "lstm", {"word_vectors": name})
