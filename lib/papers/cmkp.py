@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from lib.asked import require_picture, require_text, require_texts
 from lib.corpora.types import DataError, Post
 from lib.encoders.words import Vocabulary, word_vectors
 from lib.models.cmkp import BRANCHES, CMKP, FUSIONS, AttributePredictor, Extractor
@@ -234,7 +235,11 @@ class Predictor:
 
     def split(self, text: str = "", image=None, ocr: str | None = None, attributes=()) -> Split:
         """A split of this one post; arguments and errors as in a call."""
-        words = " ".join(tokens(text)).lower()
+        require_text(text)
+        require_text(ocr, "ocr")
+        require_texts(attributes, "attributes")
+        require_picture(image)
+        words = " ".join(tokens(text or "")).lower()
         if not words and image is None:
             raise ValueError(f"found no word in {text!r} and no picture, expected at least one of them")
         picture = Shown(image) if isinstance(image, Image.Image) else Path(image) if image is not None else None

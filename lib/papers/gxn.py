@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lib.asked import require_picture, require_text
 from lib.encoders.images import ImageEncoder, TrainableNetwork, pixels
 from lib.encoders.words import Vocabulary, start_from_published
 from lib.layers.adversarial import GAMES
@@ -284,6 +285,8 @@ class Predictor:
     def __call__(self, text: str | None = None, image=None, k: int = 5) -> dict | float:
         """Of a picture its `caption` and the `nearest` captions, of a sentence the `found` pictures, tables (index,
         score) of the gallery's `k` nearest, and `imagined` ones; what the run did not learn is not there."""
+        require_text(text)
+        require_picture(image)
         if text is None and image is None:
             raise ValueError("found neither text nor image, expected at least one of them")
         if text is not None and image is not None:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
+from lib.asked import require_picture, require_properties, require_text
 from lib.corpora.products import SEP, wording
 from lib.corpora.types import Product, Question
 from lib.encoders.pieces import Pieces
@@ -301,6 +302,9 @@ class Predictor:
 
 def _product(text: str | None, image, properties: Mapping[str, str] | None) -> Product:
     """Anybody's own product; ValueError where there is nothing of it."""
+    require_text(text)
+    require_picture(image)
+    require_properties(properties)
     if not (text or properties) and image is None:
         raise ValueError("found no text, no image and no properties, expected at least one of them")
     image = Shown(image) if isinstance(image, Image.Image) else Path(image) if isinstance(image, str) else image

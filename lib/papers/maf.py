@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 
 from lib import words
+from lib.asked import require_picture, require_tokens
 from lib.encoders.images import ImageEncoder, pixels
 from lib.encoders.text import pretrained
 from lib.encoders.tokens import CHARACTERS, TokenReader, token_encoder
@@ -127,6 +128,8 @@ class Predictor:
         mean `gate` of each token [n]; and where in the picture each looks, `attention` [n, R]. What a model does not
         have, or has no picture for, is None. A picture alone has no batch: "released" models too see it normalised by
         their network's own statistics."""
+        require_tokens(text)
+        require_picture(image)
         tokens = words.tokens(text) if isinstance(text, str) else list(text)
         if not tokens:
             raise ValueError(f"found no token in {text!r}, expected a sentence")

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch.nn.functional import normalize
 
+from lib.asked import require_picture, require_text
 from lib.corpora.types import DataError
 from lib.encoders.images import ImageEncoder, pixels
 from lib.encoders.words import Vocabulary, word_vectors
@@ -169,6 +170,8 @@ class Predictor:
     def __call__(self, text: str | None = None, image=None, k: int = 5) -> pd.DataFrame | float:
         """The `k` nearest of the gallery, or all of a smaller one, as a table (index, score); or one score for a text
         and an image."""
+        require_text(text)
+        require_picture(image)
         if text is None and image is None:
             raise ValueError("found neither text nor image, expected at least one of them")
         v = None if text is None else self.embed_sentences([text])[0]

@@ -80,6 +80,42 @@ def test_what_a_trained_model_needs_is_json_and_gives_the_same_answers(paper, fi
             assert torch.allclose(value.float(), stored[name].float(), atol=2e-2, equal_nan=True), name
 
 
+UNREADABLE = {
+    "": [
+        ({"image": np.zeros((8, 8, 3), np.uint8)}, "image is of type ndarray, expected a path or a PIL image, as PIL"),
+        ({"image": torch.zeros(3, 8, 8)}, "image is of type Tensor, expected a path or a PIL image, as PIL"),
+        ({"image": b"\xff\xd8"}, "image is of type bytes, expected a path or a PIL image$"),
+        ({"image": ["a.jpg"]}, "image is of type list, expected a path or a PIL image$"),
+        ({"image": 7}, "image is 7, expected a path or a PIL image$"),
+        ({"text": ["a red car", "two dogs in the snow"]}, "text is .*, expected one"),
+        ({"text": 7}, "text is 7, expected one"),
+        ({"text": [1, 2]}, "text is of type list, expected one"),
+        ({"text": b"a dog"}, "text is of type bytes, expected one"),
+    ],
+    "maf": [
+        ({"text": None}, "text is None, expected one sentence, or a list of its tokens"),
+        ({"text": {"a": 1}}, "text is of type dict, expected one sentence"),
+    ],
+    "cmkp": [
+        ({"ocr": 3}, "ocr is 3, expected one text"),
+        ({"attributes": "dog"}, "attributes is of type str, expected a list of texts"),
+        ({"text": None}, "found no word in None and no picture"),
+    ],
+    "k3m": [
+        ({"properties": ["red"]}, "properties is of type list, expected a dict of texts such as"),
+        ({"properties": {"size": 3}}, "properties is of type dict, expected a dict of texts such as"),
+    ],
+}
+
+
+def test_what_a_predictor_cannot_read_is_named(paper, finished):
+    predictor = predict.load(finished(paper)[1].folder)
+    for given, message in UNREADABLE[""] + UNREADABLE.get(paper.name, []):
+        with pytest.raises(ValueError, match=message) as error:
+            predictor(**{"text": "a red car"} | given)
+        assert "\n" not in str(error.value)
+
+
 def test_a_step_waits_for_nothing_and_makes_nothing_on_the_cpu(paper, finished, monkeypatch):
     """On the device "meta" tensors have no values: whoever asks for one, or mixes in a tensor of the CPU, fails. One
     wait is left: the CRF asks whether its weights have become too small for the fast way."""
