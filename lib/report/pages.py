@@ -1,6 +1,7 @@
 """The pages of the reports: what held and what did not, tables, figures, all runs and where they come from."""
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -21,6 +22,7 @@ from lib.run.store import REPORTS, keep_records, on_dev, read
 
 OWN = ("captions", "conll-images")  # names for anybody's own data
 KEPT_PROFILES = ("small", "paper", "original")  # those that are meant for a report
+MARKS = re.compile(r"[|$<]")  # which Markdown, or what shows it, would take for its own
 SAID = {"holds": "Held", "no worse": "No worse, as claimed", "agrees": "Agrees with what is published",
         "higher": "Higher than published", "lower": "Lower than published", "does not hold": "Did not hold",
         "not told apart": "Not told apart", "no verdict": "No verdict"}  # fmt: skip
@@ -58,7 +60,7 @@ class Report:
         if not table.empty:
             with self._file(f"{name}.csv") as path:
                 table.to_csv(path, index=False, float_format=f"%.{digits + 2}f")
-            self.page += [f"## {title}", table.to_markdown(index=False, floatfmt=f".{digits}f")]
+            self.page += [f"## {title}", markdown(table, f".{digits}f")]
         return table
 
     def figure(self, name: str, title: str, figure: plt.Figure) -> None:
@@ -128,11 +130,11 @@ class Report:
         lines = [f"- **{SAID[word]}**: {_told(judged[judged['word'] == word])}." for word in words]
         tables = {"Published beside ours": numbers_table(self.numbers)}
         tables["What should beat what"] = comparisons_table(self.comparisons)
-        shown = [f"## {title}\n\n{table.to_markdown(index=False)}" for title, table in tables.items() if len(table)]
+        shown = [f"## {title}\n\n{markdown(table)}" for title, table in tables.items() if len(table)]
         return [f"# {self.paper.upper()} on {self.dataset}, profile {self.profile}", "\n".join(lines), *why, *shown]
 
     def _folded(self, deviations: Sequence[str]) -> list[str]:
-        runs = self.runs.drop(columns="folder").to_markdown(index=False, floatfmt=".2f")
+        runs = markdown(self.runs.drop(columns="folder"), ".2f")
         differs = "\n".join(f"- {line}" for line in deviations)
         where = f"{self.provenance_line()}\n\n```sh\n{self.command()}\n```\n\n"
         where += "Settings, code, packages and hardware of every run: [provenance.json](provenance.json)."
@@ -144,6 +146,12 @@ class Report:
         now = provenance()
         packages = ", ".join(f"{name} {now['packages'][name]}" for name in ("torch", "transformers", "timm"))
         return f"commit {now['commit']} · {packages} · {now['hardware']} · {now['time']}"
+
+
+def markdown(table: pd.DataFrame, floats: str = "g") -> str:
+    """A table in Markdown, its texts as they are written: a "|" ends no cell and two "$" make no formula."""
+    plain = lambda value: MARKS.sub(r"\\\g<0>", value) if isinstance(value, str) else value  # noqa: E731
+    return table.map(plain).rename(columns=plain).to_markdown(index=False, floatfmt=floats)
 
 
 def keep_drawn(out: Report, dataset: str, name: str, title: str, figure: plt.Figure | None) -> None:

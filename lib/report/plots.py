@@ -7,7 +7,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython import get_ipython
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from lib.corpora.types import DataError, Picture, open_picture
 from lib.metrics.entities import chunks
@@ -21,6 +23,15 @@ def style() -> None:
     sns.set_theme(style="whitegrid", palette="deep", rc={"figure.dpi": 96, "axes.titleweight": "bold"})
     draw_any_text()
     pd.set_option("display.max_colwidth", None)  # a claim is read to its end
+    if (shell := get_ipython()) is not None:
+        shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, as_written)
+
+
+def as_written(table: pd.DataFrame) -> str:
+    """A table as a notebook shows it, in which what stands between two dollars is no formula."""
+    shown = table._repr_html_()
+    with pd.option_context("display.html.use_mathjax", False):
+        return table._repr_html_() if "$" in shown else shown
 
 
 def curves(history: pd.DataFrame, y: str, title: str, names: Mapping[str, str]) -> plt.Figure:
@@ -93,19 +104,24 @@ def _wrapped(caption: str) -> list[str]:
 
 def _show(axes: plt.Axes, picture: Picture, caption: str, colour: str) -> None:
     """The picture in its frame; of one that is missing or broken, that it is."""
-    try:
-        if picture is not None:
-            axes.imshow(open_picture(picture))
-    except DataError:
-        picture = None
     axes.axis("on")
-    if picture is None:
+    if (image := _opened(picture)) is not None:
+        axes.imshow(image)
+    else:
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         axes.text(0.5, 0.5, "no picture", ha="center", va="center", color=NEUTRAL, fontsize=9)
     axes.set(xticks=[], yticks=[])
     axes.set_xlabel("\n".join(_wrapped(caption)), fontsize=8)
     for spine in axes.spines.values():
         spine.set(visible=True, color=colour, linewidth=3)
+
+
+def _opened(picture: Picture) -> Image.Image | None:
+    """The picture, None for one that is missing or broken."""
+    try:
+        return None if picture is None else open_picture(picture)
+    except DataError:
+        return None
 
 
 def ranked_captions(picture: Picture, captions: Sequence[tuple[str, float, str]], title: str = "") -> plt.Figure:
@@ -179,7 +195,9 @@ def attention_maps(rows: Sequence[tuple[Picture, Sequence[str], np.ndarray]], si
     for axes in grid.flat:
         axes.axis("off")
     for panels, (picture, tokens, attention) in zip(grid, rows, strict=True):
-        image = open_picture(picture)
+        if (image := _opened(picture)) is None:
+            _show(panels[0], None, "", NEUTRAL)
+            continue
         for axes, token, weights in zip(panels, ("", *tokens), (None, *attention), strict=False):
             axes.imshow(image)
             axes.set_title(token, fontsize=9)

@@ -9,7 +9,7 @@ from lib import predict
 from lib.papers.vse import VARIANTS
 from lib.report import evidence, plots, shipping, tables
 from lib.report.claims import published
-from lib.report.pages import Report
+from lib.report.pages import Report, markdown
 from lib.run import experiment, store
 from lib.tasks import retrieval
 
@@ -53,6 +53,12 @@ def test_published_numbers_are_judged_by_the_runs_and_their_settings(runs):
     assert all(text.endswith("in another setting") for text in mine["text"])
     shown = tables.numbers_table(judged)
     assert len(shown) == len(judged) and shown["ours"].str.fullmatch(r"\d+\.\d").all()
+
+
+def test_marks_of_markdown_are_text_in_a_table():
+    table = markdown(pd.DataFrame({"a|b": ["$5 now, $9 before", "<sep>"], "c": [1.25, 2.0]}), ".1f")
+    assert [line.count("|") - line.count(r"\|") for line in table.splitlines()] == [3] * 4
+    assert r"\$5 now, \$9 before" in table and r"\<sep>" in table and "| 1.2 |" in table.replace("  ", " ")
 
 
 def test_another_test_split_is_another_setting(runs):
