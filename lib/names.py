@@ -8,5 +8,5 @@ def require_known(kind: str, name: str, known: Collection[str]) -> None:
     """ValueError with the nearest valid name, if `name` is not one of `known`."""
     if any(name == one for one in known):  # whatever was given, unhashable things too
         return
-    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0)
-    raise ValueError(f"{kind} {name!r} is unknown, did you mean {near[0]!r}? Known: {', '.join(sorted(known))}")
+    near, shown = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0), repr(name)[:80]
+    raise ValueError(f"{kind} {shown} is unknown, did you mean {near[0]!r}? Known: {', '.join(sorted(known))}")

@@ -1,9 +1,12 @@
 """Where examples come from. `load(name)` knows every corpus by the name that notebooks use."""
 
+from collections.abc import Collection, Mapping
 from importlib import import_module
+from inspect import signature
+from numbers import Integral
 from pathlib import Path
 
-from lib.corpora.files import malformed
+from lib.corpora.files import malformed, quote, require_path
 from lib.corpora.types import CaptionedImage, Corpus, DataError, Post, Product, TaggedPost, open_picture, picture_key
 
 # name -> module:function, imported only when asked for
@@ -39,16 +42,28 @@ def load(name: str, root: str | Path | None = None, **options) -> Corpus:
     """The corpus called `name`; `root` is the folder of its files (IconWorld needs none). Of the `options` all know
     `limit`: only the first so many training examples.
 
-    Raises DataError for an unknown name, a limit below one, a missing folder or a malformed file.
+    Raises DataError for an unknown name or option, a limit below one, a missing folder or a malformed file.
     """
-    limit = options.get("limit")
-    if limit is not None and limit < 1:
-        raise malformed("limit", str(limit), "at least 1 training example")
-    if name not in CORPORA:
-        raise DataError(f"corpus {name!r} is unknown, expected one of {', '.join(sorted(CORPORA))}")
+    if name not in list(CORPORA):  # whatever was given, unhashable things too
+        raise DataError(f"corpus {quote(name)} is unknown, expected one of {', '.join(sorted(CORPORA))}")
     module, function = CORPORA[name].split(":")
     loader = getattr(import_module(module), function)
+    _check(options, signature(loader).parameters.keys() - {"name", "root"})
+    if root is not None:
+        require_path("root", root)
     return loader(**options) if name.startswith("iconworld") else loader(name, root, **options)
+
+
+def _check(options: Mapping, known: Collection[str]) -> None:
+    for name, value in options.items():
+        if name not in known:
+            raise malformed(name, "an option that this corpus does not know", f"one of {', '.join(sorted(known))}")
+        if name == "images" and value is not None:
+            require_path(name, value)
+        elif value is not None and (not isinstance(value, Integral) or isinstance(value, bool)):
+            raise malformed(name, quote(value), "a whole number")
+        elif value is not None and value < 1 and name != "seed":
+            raise malformed(name, str(value), f"at least 1 {'training ' if name == 'limit' else ''}example")
 
 
 __all__ = [

@@ -28,6 +28,21 @@ def quote(text: object, longest: int = 80) -> str:
     return shown if len(shown) <= longest else f"{shown[:longest]}…"
 
 
+def require_path(name: str, path: object) -> None:
+    """DataError, naming the parameter, for what cannot be a path: whatever is there, or not there."""
+    if not isinstance(path, (str, Path)):
+        raise malformed(name, quote(path), "a path")
+    plain = os.path.expanduser(path)
+    if plain.startswith("~"):
+        raise malformed(name, f"{quote(str(path))}, nobody's home", "a path")
+    try:
+        os.stat(plain)
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # to be said with what belongs there
+    except (OSError, ValueError) as error:  # endless, or with a character that no name has
+        raise malformed(name, f"{quote(str(path))} ({getattr(error, 'strerror', error)})", "a path") from error
+
+
 def data_folder(root: str | Path | None, expected: str) -> Path:
     """`root` as an absolute path, `~` and links resolved; `expected` tells which files belong there.
 
@@ -136,13 +151,13 @@ def _listed(folder: str, changed: int) -> dict[str, str]:
     return {_folded(name): name for name in sorted(os.listdir(folder), reverse=True)}
 
 
-def count_missing(examples: Sequence, places: Sequence[str] = ()) -> int:
+def count_missing(examples: Sequence, places: Sequence[str] = ("images",)) -> int:
     """How many examples have no picture; if any, one warning says how many and names the first, and where all are
     missing in which `places` they were looked for."""
     missing = [example.id for example in examples if example.image is None]
     if missing:
         message = f"{len(missing)} of {len(examples)} pictures are missing, the first is {quote(missing[0])}"
-        if len(missing) == len(examples) and places:
+        if len(missing) == len(examples):
             message += f"; looked for in {', '.join(places)}, with {', '.join(ENDINGS)}"
         warnings.warn(message, stacklevel=4)  # the line that called lib.corpora.load
     return len(missing)

@@ -19,6 +19,8 @@ from lib.run import experiment
 from lib.run.pool import DONE, FAILED
 from lib.run.store import RUNS, keep_records
 
+PLACES = ("folder", "records")  # texts, whatever they look like
+
 
 def main(arguments: Sequence[str]) -> int:
     if list(arguments) == ["-"]:
@@ -28,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if "--help" in arguments else 2
     try:
         _run(arguments)
-    except ValueError as error:  # bad input: one sentence
+    except (ValueError, OSError) as error:  # bad input, or no place to write: one sentence
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -80,13 +82,14 @@ def _options(words: Sequence[str]) -> dict:
             raise ValueError(f"found {name!r}, expected --name and a value")
     if len(names) != len(values):
         raise ValueError(f"found {names[-1]} without a value, expected one behind it")
-    return {name.removeprefix("--"): _value(text) for name, text in zip(names, values, strict=True)}
+    said = {name.removeprefix("--"): text for name, text in zip(names, values, strict=True)}
+    return {name: text if name in PLACES else _value(text) for name, text in said.items()}
 
 
 def _value(text: str):
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

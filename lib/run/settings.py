@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from lib.corpora.files import quote
 from lib.names import require_known
 from lib.precision import resolved
 
@@ -59,8 +60,8 @@ def check(settings: Any) -> None:
     for name, kind in get_type_hints(type(settings)).items():
         value = getattr(settings, name)
         if not _fits(value, kind):
-            shown = list(value) if isinstance(value, tuple) else value  # as it was said
-            raise ValueError(f"{name} is {shown!r}, expected {_spelled(kind)}")
+            shown = quote(list(value) if isinstance(value, tuple) else value)  # as it was said
+            raise ValueError(f"{name} is {shown}, expected {_spelled(kind)}")
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             _require_in_range(name, value)
 
