@@ -1,5 +1,6 @@
 """Writing so that a reader, or the next start after a kill, finds the whole of a thing or nothing of it."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,16 +12,35 @@ from tempfile import mkdtemp
 
 import torch
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from lib.progress import EVERY, tell
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SIGNS = ("os error", "PytorchStreamWriter", "inline_container", "iostream")  # as Rust and C++ say it
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A context that writes a file or folder: of a disk that is full it says so, in one sentence with the path, as
+    OSError; any other error stays what it is."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        known = error.errno in FULL if isinstance(error, OSError) else any(sign in str(error) for sign in SIGNS)
+        if not known:
+            raise
+        why = " ".join(str(error).split())
+        raise OSError(f"{path}: could not be written, is the disk full? ({why}); what stood there is whole") from error
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; on success it takes the place of `path` at once, after reaching the disk."""
+    """A temporary path to write to; on success it takes the place of `path` at once, after reaching the disk. Raises
+    OSError as `writing` does."""
     path = Path(path)
-    with new_folder(path.parent, f".{path.name}.") as folder:
+    with writing(path), new_folder(path.parent, f".{path.name}.") as folder:
         yield folder / path.name
         _flush(folder / path.name)
         os.replace(folder / path.name, path)
@@ -62,7 +82,8 @@ def locked(path: Path) -> Iterator[None]:
             with suppress(FileNotFoundError):  # it may end just now
                 tell(f"waiting for {path}, held by {holder.read_text('utf-8')}")
     try:
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        with writing(holder):
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
     finally:
         holder.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib.files import locked
+from lib.files import locked, writing
 
 KEY_BYTES, SUM_BYTES = 32, 4
 
@@ -145,7 +145,7 @@ def _map(path: Path, dtype, shape: tuple[int, ...]) -> np.ndarray:
 def _write_at(path: Path, offset: int, content: bytes) -> None:
     """Write at `offset`, dropping whatever an interrupted writer left behind it, and wait for the disk."""
     path.touch()
-    with open(path, "r+b") as file:
+    with writing(path), open(path, "r+b") as file:
         file.truncate(offset)
         file.seek(offset)
         file.write(content)

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from lib.files import publish, replacing, write_json, write_tensors
+from lib.files import publish, replacing, write_json, write_tensors, writing
 
 KEPT = 2  # checkpoints: if the newest is damaged, the one before it serves
 UNFINISHED, DAMAGED = ".unfinished-", "damaged-"
@@ -47,7 +47,8 @@ class Checkpoints:
             fresh.mkdir(parents=True)
         self.accelerator.wait_for_everyone()
         # Not as safetensors, which refuse what cuDNN does to recurrent weights: it lays them into one block.
-        self.accelerator.save_state(str(fresh), safe_serialization=False)  # each process leaves its random numbers
+        with writing(fresh):
+            self.accelerator.save_state(str(fresh), safe_serialization=False)  # each process leaves its random numbers
         self.accelerator.wait_for_everyone()
         if main:
             for part, named in tensors.items():

@@ -17,7 +17,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 
 from lib import precision
 from lib.encoders.words import vectors_file
-from lib.files import locked, remove_unfinished, write_json, write_tensors
+from lib.files import locked, remove_unfinished, write_json, write_tensors, writing
 from lib.names import require_known
 from lib.progress import told_to
 from lib.run import fresh, pool, store
@@ -233,7 +233,7 @@ def _both(log: Callable[[str], None], folder: Path, asked: Run) -> Callable[[str
     """A log that also keeps its lines in the run's folder."""
 
     def tell(line: str) -> None:
-        with open(folder / "log.txt", "a", encoding="utf-8") as file:
+        with writing(folder / "log.txt"), open(folder / "log.txt", "a", encoding="utf-8") as file:
             file.write(line + "\n")
         log(f"{asked.variant} seed {asked.seed}: {line}")
 

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lib.encoders.cache import KEY_BYTES, FeatureCache, Features
+from tests.disks import full_disk
 
 
 def key(number: int) -> bytes:
@@ -97,6 +98,31 @@ def test_bad_rows_are_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(ValueError, match="not finite in float16"):
         store.append([key(0)], np.full((1, 5), 1e6))
     assert not store.positions()
+
+
+@pytest.mark.parametrize("after, name", [(85, "rows.bin"), (33, "rows.bin"), (0, "lock.holder")])
+def test_rows_for_which_the_disk_has_no_room_leave_the_others_whole(tmp_path, after, name):
+    """Eight rows of ten bytes, and a ninth."""
+    store = table(tmp_path, "full")
+    with full_disk(after), pytest.raises(OSError, match=f"full/{name}: could not be written, is the disk full"):
+        store.append([key(8)], row(8)[None])
+    for again in (store, FeatureCache(store.folder, (5,))):
+        positions, rows = again.positions(), again.rows()
+        assert len(positions) == 8 and all((rows[positions[key(n)]] == n).all() for n in range(8))
+    store.append([key(8)], row(8)[None])
+    assert len(FeatureCache(store.folder, (5,)).positions()) == 9
+
+
+def test_keys_for_which_the_disk_has_no_room_leave_the_others_whole(tmp_path):
+    """Rows shorter than their keys: 5 bytes, of which 32 fit."""
+    store = FeatureCache(tmp_path, (5,), "uint8")
+    store.append([key(n) for n in range(8)], np.arange(8, dtype=np.uint8)[:, None].repeat(5, 1))
+    with full_disk(8 * KEY_BYTES + 7), pytest.raises(OSError, match="keys.bin: could not be written, is the disk full"):
+        store.append([key(8)], np.full((1, 5), 8, np.uint8))
+    again = FeatureCache(tmp_path, (5,), "uint8")
+    assert again.positions() == {key(n): n for n in range(8)}
+    again.append([key(8)], np.full((1, 5), 8, np.uint8))
+    assert again.rows()[again.positions()[key(8)]].tolist() == [8] * 5
 
 
 def test_features_gather_views_and_missing_pictures():

@@ -2,6 +2,7 @@
 
 import json
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
@@ -12,6 +13,7 @@ from lib.report.claims import published
 from lib.report.pages import Report, markdown
 from lib.run import experiment, store
 from lib.tasks import retrieval
+from tests.disks import full_disk
 
 METRICS = ["i2t R@1", "t2i R@1", "rsum"]
 TINY = {"profile": "smoke", "train_limit": 40, "epochs": 1, "joint_dim": 16, "word_dim": 16}
@@ -147,6 +149,21 @@ def test_records_and_verdicts_are_read_back(report, runs):
 def test_the_index_has_a_row_a_claim_that_matters(report):
     index, corpus = (report.root / "README.md").read_text(), report.folder.parent.name
     assert "| vse     | LSTM, OxfordNet, i2t R@1" in index and f"[{corpus}]({corpus}/vse/README.md)" in index
+
+
+def test_a_report_for_which_the_disk_has_no_room_stays_the_one_before(report, runs):
+    before = {path: path.read_bytes() for path in report.root.rglob("*") if path.is_file()}
+    table = pd.DataFrame({"a": ["b" * 99] * 999})
+    for write in (
+        lambda out: out.table("ablation", "Ablation", table),
+        lambda out: out.figure("recall", "Recall", plt.figure()),
+        lambda out: out.finish(["other"]),
+    ):
+        out = Report("vse", runs, PARAMETERS, report.root)
+        with full_disk(500), pytest.raises(OSError, match=f"^{out.folder}/.*: could not be written, is the disk full"):
+            write(out)
+    plt.close("all")
+    assert {path: path.read_bytes() for path in report.root.rglob("*") if path.is_file()} == before
 
 
 def test_what_is_not_meant_for_a_report_writes_none(runs, tmp_path):

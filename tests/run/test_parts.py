@@ -12,6 +12,7 @@ from torch import nn
 from lib.run import checkpoints
 from lib.run.settings import TrainingSettings
 from lib.run.training import Part, fit, turns
+from tests.disks import full_disk
 from tests.run.test_training import Killed, Lines, Regression, score, train
 
 
@@ -225,3 +226,16 @@ def test_without_a_whole_checkpoint_it_starts_again(broken):
     assert sum("was set aside" in line for line in lines) == 2 and not any("resumed" in line for line in lines)
     checkpoints.remove_checkpoints(folder)
     assert [path.name for path in folder.iterdir() if path.is_dir()] == []
+
+
+@pytest.mark.parametrize("after", [0, 200, 1000, 3000])
+def test_a_checkpoint_for_which_the_disk_has_no_room_leaves_the_others_whole(broken, after):
+    folder, weights = broken
+    kept = {path: path.read_bytes() for path in folder.glob("checkpoint-*/*")}
+    with full_disk(after), pytest.raises(OSError, match="could not be written, is the disk full") as error:
+        train(folder, checkpoint_seconds=0)
+    assert str(folder) in str(error.value) and "\n" not in str(error.value)
+    assert {path: path.read_bytes() for path in folder.glob("checkpoint-*/*")} == kept
+    again, _ = train(folder)
+    assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in weights.items())
+    assert not list(folder.glob(".*"))

@@ -10,6 +10,7 @@ import torch
 from lib import predict
 from lib.run import experiment, store
 from lib.run.experiment import ablate, plan, run
+from tests.disks import full_disk
 
 TOY, QUICK = "tests.toy", {"profile": "smoke"}
 
@@ -95,6 +96,17 @@ def test_a_cut_file_of_a_run_that_nobody_starts_from_is_found_by_its_size(finish
     lines = []
     again = run(TOY, "pretrain", 0, QUICK, finished.folder.parents[1], lines.append)
     assert again.scores == finished.scores and any("predictions.safetensors" in line for line in lines)
+
+
+def test_a_run_for_which_the_disk_has_no_room_is_made_when_there_is_some(finished, tmp_path):
+    said = "could not be written, is the disk full.* is whole$"
+    for after in (10, 400, 1500):
+        with full_disk(after), pytest.raises(OSError, match=said) as error:
+            run(TOY, "pretrain", 0, QUICK, tmp_path / "full", silent)
+        assert str(tmp_path / "full") in str(error.value)
+    again = run(TOY, "pretrain", 0, QUICK, tmp_path / "full", silent)
+    assert again.scores == finished.scores and not list(again.folder.glob(".*"))
+    assert all(torch.equal(weight, again.weights()[name]) for name, weight in finished.weights().items())
 
 
 def test_a_run_without_its_weights_still_has_its_scores(finished):
