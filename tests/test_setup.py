@@ -33,6 +33,14 @@ def test_a_folder_of_ones_own_that_hides_ours_is_named(tmp_path, make):
     assert done.returncode == 1 and "a package called lib hides Fivefold's; rename it" in done.stderr.splitlines()[-1]
 
 
+def test_a_file_of_ones_own_that_hides_ours_is_named_by_the_first_line_of_every_notebook(tmp_path):
+    (tmp_path / "lib.py").touch()
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", "from lib import corpora, notebook, predict"]
+    done = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and str(tmp_path / "lib.py") in done.stderr.splitlines()[-1]
+
+
 def test_cure_may_be_called_again():
     done = fresh("from lib.setup import cure_torchvision as cure; cure(); cure(); import torchvision; print('fine')")
     assert done.stdout.strip() == "fine", done.stderr

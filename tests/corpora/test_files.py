@@ -1,11 +1,12 @@
 """The helpers that every reader of a data folder shares."""
 
+import json
 import os
 from pathlib import Path
 from unicodedata import normalize
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib import corpora
@@ -170,6 +171,36 @@ def test_a_folder_whose_name_only_begins_alike_is_outside(root):
     (root / "a.jpg").symlink_to(beside / "a.jpg")
     with pytest.raises(DataError, match="a link to"):
         files.resolve_picture(root, "a.jpg", "list:1")
+
+
+PARTS = ["..", ".", "", "images", "IMAGES", "a", "a.jpg", "A.png", "up", "secret.jpg", "~", "\0"]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=6), st.booleans())
+def test_no_path_leads_out_of_the_folder(tmp_path_factory, parts, absolute):
+    top = tmp_path_factory.mktemp("top")
+    (top / "data/images").mkdir(parents=True)
+    (top / "data/images/a.jpg").touch()
+    (top / "secret.jpg").touch()
+    (top / "data/up").symlink_to(top)
+    root = files.data_folder(top / "data", "pictures")
+    try:
+        found = files.resolve_picture(root, "/" * absolute + "/".join(parts), "list:1")
+    except DataError as error:
+        assert str(error).startswith("list:1: found ") and "\n" not in str(error)
+    else:
+        assert found is None or found.resolve() == root / "images/a.jpg"
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text() | st.binary().map(lambda content: content.decode("latin-1")))
+def test_any_json_is_read_or_named(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("json") / "a.json"
+    path.write_text(text, "utf-8", errors="replace")
+    try:
+        json.dumps(files.read_json(path))
+    except DataError as error:
+        assert str(error).startswith(str(path)) and "\n" not in str(error)
 
 
 def test_missing_pictures_warn_once_with_count_and_first_name(root):

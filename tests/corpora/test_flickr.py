@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -425,3 +426,40 @@ def test_whatever_is_added_loads_or_is_refused_in_one_sentence(tmp_path_factory,
         load("flickr8k", root)
     except DataError as error:
         assert str(path.resolve()) in str(error) and "\n" not in str(error)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 4), st.sampled_from(["filename", "filepath", "split", "sentences", "imgid", ""]), anything)
+def test_whatever_a_json_image_holds_loads_or_is_refused_in_one_sentence(tmp_path_factory, index, key, value):
+    records = images()
+    if key:
+        records[index][key] = value
+    else:
+        records[index] = value
+    root = write_karpathy(write_pictures(tmp_path_factory.mktemp("json")), records)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            corpus = load("captions", root)
+    except DataError as error:
+        assert str(root.resolve()) in str(error) and "\n" not in str(error)
+    else:
+        assert all(e.captions and all(e.captions) for split in (corpus.train, corpus.dev, corpus.test) for e in split)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.binary(max_size=40) | st.text("abcde.jpg/~\n\r \t#", max_size=40).map(str.encode), st.sampled_from([*SPLITS]))
+def test_whatever_is_added_to_a_list_loads_or_is_refused_in_one_sentence(tmp_path_factory, extra, split):
+    root = write_official(write_pictures(tmp_path_factory.mktemp("noise")))
+    path = root / f"Flickr_8k.{'dev' if split == 'val' else split}Images.txt"
+    path.write_bytes(path.read_bytes() + b"\n" + extra)
+    try:
+        load("flickr8k", root)
+    except DataError as error:
+        assert str(root.resolve()) in str(error) and "\n" not in str(error)

@@ -330,3 +330,14 @@ def test_whatever_is_added_loads_or_is_refused_in_one_sentence(tmp_path_factory,
     else:
         assert len({post.id for post in examples(corpus)}) == len(examples(corpus))
         assert all(post.keyphrases for post in examples(corpus))
+
+
+@pytest.mark.filterwarnings("ignore:.*pictures are missing")
+@settings(max_examples=60, deadline=None)
+@given(st.lists(words, min_size=2, max_size=2), st.sampled_from(["ocr_final", "attribute_cleaned"]), st.booleans())
+def test_whatever_stands_beside_the_posts_reads_back(tmp_path_factory, lines, kind, ends):
+    root = write(tmp_path_factory.mktemp("beside"))
+    write(root, {"test": lines}, kind=kind, last=None if ends or not lines[-1] else "")
+    found = load("tweets", root).test
+    expected = [normalize("NFC", line).split() for line in lines]
+    assert [post.ocr.split() if kind == "ocr_final" else list(post.attributes) for post in found] == expected

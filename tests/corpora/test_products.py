@@ -112,6 +112,20 @@ def test_missing_pictures_are_counted_aloud(root):
         load("k3m", root)
 
 
+def test_where_all_pictures_are_missing_it_is_said_where_they_were_looked_for(tmp_path):
+    with pytest.warns(UserWarning, match="5 of 5 pictures are missing, .*; looked for in images, with .jpg, .jpeg"):
+        load("k3m", write(tmp_path / "items.tsv"))
+
+
+@pytest.mark.parametrize("there", ["1.JPG", "1.webp", "1.png"])
+def test_pictures_that_are_named_otherwise_are_found(root, there):
+    (root / "images/1.jpg").rename(root / "images" / there)
+    (root / "images").rename(root / "Images")
+    with pytest.warns(UserWarning, match="2 of 5 pictures are missing"):
+        found = {product.id: product.image for product in every(load("k3m", root))}
+    assert found["1"] == root / "Images" / there and found["2"] == root / "Images/2.jpg"
+
+
 @pytest.mark.filterwarnings("ignore:.*pictures are missing")
 def test_the_table_counts_what_products_have(root):
     table = load("k3m", root).describe()
@@ -218,6 +232,23 @@ def test_an_id_in_two_splits_is_named(root):
         write(root / f"{split}.tsv", ITEMS[:1])
     with pytest.raises(DataError, match=r"valid.tsv:1: found id '1' a second time \(first: .*train.tsv:1\)"):
         load("k3m", root)
+
+
+@pytest.mark.filterwarnings("ignore:.*pictures are missing")
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=60) | st.text("1a\t\r\n #:;/.\"'", max_size=60).map(str.encode))
+def test_whatever_is_added_loads_or_is_refused_in_one_sentence(tmp_path_factory, extra):
+    path = write(tmp_path_factory.mktemp("noise") / "items.tsv")
+    path.write_bytes(path.read_bytes() + extra)
+    try:
+        corpus = load("k3m", path.parent)
+    except DataError as error:
+        assert str(error).startswith(f"{path.resolve()}:") and "\n" not in str(error)
+    else:
+        found = every(corpus)
+        assert len({product.id for product in found}) == len(found) >= len(ITEMS)
+        assert all(product.id and product.category for product in found)
+        assert all(name and value for product in found for name, value in product.properties)
 
 
 # ---- a file larger than memory ----

@@ -217,6 +217,13 @@ def test_posts_may_lie_in_their_own_folder_beside_the_pictures(tmp_path):
         load("twitter2017", root)
 
 
+@pytest.mark.parametrize("imgid, there", [("7.jpg", "7.jpg"), ("7.jpg", "7.JPG"), ("7", "7.webp"), ("7.JPG", "7.png")])
+def test_an_imgid_may_have_an_ending_and_its_picture_another(root, imgid, there):
+    shutil.copy(root / "images/9.jpg", root / "images" / there)
+    add(root, "test", f"IMGID:{imgid}\nhi\tO\n")
+    assert load("conll-images", root).test[1].image == root / "images" / there
+
+
 def test_an_imgid_may_name_a_folder(root):
     (root / "images/2017").mkdir()
     shutil.copy(root / "images/9.jpg", root / "images/2017/1.jpg")

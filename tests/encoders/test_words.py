@@ -1,6 +1,7 @@
 """Vocabularies that know training captions only, padding, published vectors."""
 
 import os
+import warnings
 
 import pytest
 import torch
@@ -93,6 +94,20 @@ def test_any_vectors_read_back(tmp_path_factory, vectors, heads, end):
     found, known = word_vectors(asked, path) if len(asked) > heads else (None, torch.ones(1))
     assert all(found[asked.index[word]].tolist() == row for word, row in vectors.items() if word in asked)
     assert known[heads:].all()
+
+
+@given(st.binary(max_size=60) | st.text("red 0123.-e\n\r\t naif", max_size=60).map(str.encode), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_whatever_is_in_a_file_of_vectors_is_read_or_refused_in_one_sentence(tmp_path_factory, noise, before):
+    path = tmp_path_factory.mktemp("vectors") / "vectors.txt"
+    path.write_bytes(noise + b"\nred 1 2\n" if before else b"red 1 2\n" + noise)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            vectors, _ = word_vectors(Vocabulary.of(["a red car"]), path)
+    except DataError as error:
+        assert str(error).startswith(str(path)) and "\n" not in str(error)
+    else:
+        assert vectors.isfinite().all()
 
 
 def test_a_source_of_vectors_is_a_file_or_the_package(tmp_path, monkeypatch):

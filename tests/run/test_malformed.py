@@ -5,11 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from lib import corpora
 from lib.corpora import DataError
-from lib.run.__main__ import main
+from lib.run.__main__ import _options, main
 
 NAMES = ["a.jpg", "b.jpg", "c.jpg"]
 RECORDS = [{"filename": name, "split": split, "sentences": [{"raw": f"a picture of {name}"}]}
@@ -168,6 +170,16 @@ def test_bad_settings_end_a_run_with_a_sentence(form, tmp_path, capsys):
         assert main([*ASKED[form][:2], "0", name, value, "--folder", str(tmp_path / "runs")]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(said) and len(line) < 1500 and not (tmp_path / "runs").exists()
+
+
+@given(st.lists(st.sampled_from(["--epochs", "--folder", "-", "--", "2", "[1]", "{", "1e999", '"a"']) | st.text()))
+def test_any_words_behind_a_command_are_options_or_named(words):
+    try:
+        options = _options(words)
+    except ValueError as error:
+        assert str(error).startswith("found ") and "\n" not in str(error)
+    else:
+        assert {f"--{name}" for name in options} == set(words[::2])
 
 
 @pytest.mark.parametrize("seed", ["-1", "1.5", "one", "", "9" * 5000, "../../x", "4294967296"])

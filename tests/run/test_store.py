@@ -4,8 +4,11 @@ import json
 import os
 import shutil
 
+import hypothesis
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lib import predict
 from lib.run import experiment, store
@@ -46,6 +49,21 @@ def test_edited_results_are_refused_and_made_again(finished):
         lines = []
         again = run(TOY, "pretrain", 0, QUICK, finished.folder.parents[1], lines.append)
         assert again.scores == finished.scores and any("train" in line and "again" in line for line in lines)
+
+
+@given(st.integers(0, 10**6), st.binary(max_size=3), st.integers(0, 3))
+@hypothesis.settings(max_examples=60, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+def test_a_result_is_what_was_written_or_damaged(finished, place, put, taken):
+    path = finished.folder / "result.json"
+    content = path.read_bytes()
+    at = place % len(content)
+    try:
+        path.write_bytes(content[:at] + put + content[at + taken :])
+        assert store.read(finished.folder) == finished
+    except store.DamagedRun as error:
+        assert str(finished.folder) in str(error) and str(error).endswith("again")
+    finally:
+        path.write_bytes(content)
 
 
 FLIPPED, CUT, EMPTY = (lambda found: found[:-1] + b"\xff"), (lambda found: found[:-9]), lambda found: b""
