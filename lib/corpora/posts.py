@@ -35,6 +35,7 @@ EXPECTED = "valid_src.txt, test_src.txt, usually train_src.txt, and the pictures
 FIELDS = f"text{SEPARATOR}keyphrase;keyphrase{SEPARATOR}image (which may be empty)"
 TRAIN_SHARE = 0.8  # of the valid file, where there is no train file
 PLACEHOLDER = re.compile(r"<\w+>")
+PADDING = re.compile(r"(?<!\S)<(pad)>(?!\S)", re.IGNORECASE)
 WEB = re.compile(r"https?://[^?#]*/([^/?#:]*)")
 
 
@@ -125,8 +126,8 @@ def _parse(where: str, id: str, line: str, ocr: str, attributes: str) -> _Post:
 
 
 def _spaced(words: str) -> str:
-    """The words in Unicode's NFC, with one space between."""
-    return " ".join(normalize("NFC", words).split())
+    """The words in Unicode's NFC, with one space between; the mark of padding is no word of anybody's."""
+    return " ".join(PADDING.sub(r"< \1 >", normalize("NFC", words)).split())
 
 
 def _split(text: str) -> str:

@@ -245,7 +245,10 @@ def _another(product: Product, field: str, donors: list[Product], seed: int):
     for donor in (rng.choice(donors) for _ in range(1000)):
         if donor.product != product.product:
             return getattr(donor, field)
-    raise ValueError(f"no other product has {'a title' if field == 'title' else 'an image'} to give as noise")
+    raise ValueError(
+        f"no other product has {'a title' if field == 'title' else 'an image'} to give as noise,"
+        " expected at least two products with one in each split"
+    )
 
 
 def unnamed(product: Product) -> Product:

@@ -113,6 +113,15 @@ def test_words_are_composed_spaces_single_and_each_phrase_once(root):
     assert (post.text, post.keyphrases) == ("café", ("café", "a b", "A b")) and post.image.name == "2.jpg"
 
 
+@pytest.mark.parametrize("name", ["cmkp", "tweets"])
+def test_the_mark_of_padding_is_read_as_text(root, name):
+    add(root, "test", "a <pad> <PAD> b<sep><pad>;<user> x<sep>2.jpg")
+    write(root, {"test": ["", "", "<pad>"]}, kind="ocr_final")
+    with pytest.warns(UserWarning, match="missing"):
+        post = load(name, root).test[2]
+    assert post.text == "a < pad > < PAD > b" and post.keyphrases == ("< pad >", "<user> x") and post.ocr == "< pad >"
+
+
 def test_blank_lines_are_no_posts_but_have_numbers(root):
     add(root, "test", "\n \t\nhello<sep>x<sep>2.jpg")
     assert [post.id for post in quiet(root).test] == ["test-1", "test-2", "test-5"]
