@@ -16,6 +16,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, set_seed
 
 from lib import precision
+from lib.corpora.files import quote
 from lib.encoders.words import vectors_file
 from lib.files import locked, remove_unfinished, write_json, write_tensors, writing
 from lib.names import require_known
@@ -101,6 +102,8 @@ def resolve(paper: str, variant: str, settings: Mapping | None = None):
 
 def _settings(paper: str, variant: str, settings: Mapping | None):
     found = find_paper(paper)
+    if not isinstance(settings, Mapping | None):
+        raise ValueError(f"settings is {quote(settings)}, expected a dict such as {{'epochs': 2}}")
     overrides = {name: value for name, value in (settings or {}).items() if value is not None}
     profile = overrides.pop("profile", "smoke")
     require_known("profile", profile, found.PROFILES)

@@ -103,7 +103,7 @@ def find_paper(name: str) -> Paper:
 
     Raises ValueError for one that does not exist.
     """
-    if "." not in name:
+    if not isinstance(name, str) or "." not in name:
         require_known("paper", name, PAPERS)
     return import_module(name if "." in name else f"lib.papers.{name}").PAPER
 

@@ -182,6 +182,11 @@ def test_settings_come_in_order():
     (("vse", "lsmt"), "variant 'lsmt' is unknown, did you mean 'lstm'?"),
     (("vse", "lstm", {"epoch": 2}), "setting 'epoch' is unknown, did you mean 'epochs'?"),
     (("vse", "lstm", {"profile": "smok"}), "profile 'smok' is unknown, did you mean 'smoke'?"),
+    ((3, "lstm"), "paper 3 is unknown, did you mean"),
+    (("vse", ["lstm"]), r"variant \['lstm'\] is unknown, did you mean"),
+    (("vse", "lstm", {7: 2}), "setting 7 is unknown, did you mean"),
+    (("vse", "lstm", "epochs=2"), "settings is 'epochs=2', expected a dict such as {'epochs': 2}"),
+    (("vse", "lstm", [("epochs", 2)]), r"settings is \[\('epochs', 2\)\], expected a dict"),
 ])  # fmt: skip
 def test_unknown_names_are_refused_with_the_nearest(arguments, message):
     with pytest.raises(ValueError, match=message.replace("?", r"\?")):
