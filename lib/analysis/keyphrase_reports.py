@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 from lib.corpora.iconworld.posts import ceiling
+from lib.corpora.types import Post
 from lib.metrics.keyphrases import combine, is_present
 from lib.papers import cmkp
 from lib.report import plots, tables
@@ -92,7 +94,7 @@ def reachable(data: KeyphraseData) -> pd.DataFrame:
              for post, source in both for phrase in post.keyphrases]  # fmt: skip
     found = pd.DataFrame(asked, columns=["by the keyphrases of training", "by copying"])
     found["by either"] = found.any(axis=1)
-    return (100 * found.mean()).rename("test keyphrases within reach, %").to_frame()
+    return (100 * found.mean()).rename("test keyphrases within reach, %").rename_axis("named").to_frame()
 
 
 def wordings(data: KeyphraseData) -> pd.DataFrame:
@@ -236,13 +238,23 @@ def why(data: KeyphraseData) -> list[str]:
             "combinations, which a generator copies or spells.",
         ]
     if "small" in data.corpus.name:
-        return ["Training had a tenth of the paper's posts and no pictures: the published numbers are context."]
+        return [
+            "Training had a tenth of the paper's posts and no pictures: the published numbers are context.",
+            "EXT-ORACLE needs no training, and what is published of it is found again. Its published F1@3 is another "
+            "quantity: what is right is divided by three where it names fewer phrases too, and by what it names in all "
+            f"other rows. Divided by three ours is {_oracle_by_three(data.test.examples):.1f}.",
+        ]
     return [
         "The training split is small, and most keyphrases of the test posts never occur in it. So the classifier has "
         "next to nothing to learn from, and a second stage that copies from its phrases gains nothing.",
-        "Words are what stands between spaces here, as in the paper's files, whose posts are tokenised. In these posts "
-        "punctuation sticks to words, so that what is copied is often not quite the keyphrase.",
     ]
+
+
+def _oracle_by_three(posts: Sequence[Post]) -> float:
+    """F1@3 of EXT-ORACLE if its precision is over three phrases, however few it names."""
+    right = np.array([min(3, sum(is_present(phrase, post.text) for phrase in post.keyphrases)) for post in posts])
+    precision, recall = right.mean() / 3, np.mean(right / [len(post.keyphrases) for post in posts])
+    return 200 * precision * recall / max(precision + recall, 1e-9)
 
 
 def headline(runs: pd.DataFrame, data: KeyphraseData) -> str:
