@@ -1,6 +1,7 @@
 """Looking inside GXN: what a trained model says of pictures and draws of sentences, and who finds what."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from lib.analysis.searches import readable
 from lib.corpora.iconworld.captions import COLOURS, HELD_OUT
 from lib.corpora.types import open_picture
 from lib.layers.order import order_similarity
@@ -123,9 +125,9 @@ def _judged(predictor, data: RetrievalData, count: int) -> Iterator[Cell]:
 
 def real_and_small(data: RetrievalData, size: int, count: int = 6) -> list[Cell]:
     """Pictures of the training split as they are to be imagined, `size` pixels wide, each with a caption."""
-    chosen = list(dict.fromkeys(data.train.owner[data.train.drawable].tolist()))[:count]
-    shown = [(data.train.examples[i].image, data.train.examples[i].captions[0]) for i in chosen]
-    return [(open_picture(picture).resize((size, size)), caption, NEUTRAL) for picture, caption in shown]
+    known = (data.train.examples[i] for i in dict.fromkeys(data.train.owner[data.train.drawable].tolist()))
+    chosen = islice((example for example in known if any(readable([example]))), count)
+    return [(open_picture(one.image).resize((size, size)), one.captions[0], NEUTRAL) for one in chosen]
 
 
 def _image(picture: torch.Tensor) -> Image.Image:

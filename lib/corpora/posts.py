@@ -96,7 +96,8 @@ def _read(root: Path, file: str, tokenised: bool) -> list[_Post]:
     rows = enumerate(zip(lines, ocr, attributes, strict=True), start=1)
     posts = [_parse(where, f"{file}-{n}", line, *more) for n, ((where, line), *more) in rows if line.strip()]
     if not tokenised:
-        posts = [p._replace(text=_split(p.text), keyphrases=tuple(map(_split, p.keyphrases))) for p in posts]
+        alike = [tuple(dict.fromkeys(map(_split, post.keyphrases))) for post in posts]
+        posts = [p._replace(text=_split(p.text), keyphrases=k) for p, k in zip(posts, alike, strict=True)]
     if not any(post.keyphrases for post in posts):
         raise malformed(path, "no post with keyphrases", f"at least one line {FIELDS}")
     return posts
