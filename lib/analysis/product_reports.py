@@ -10,7 +10,6 @@ from lib.analysis import robustness
 from lib.corpora.iconworld.products import answer_ceiling, ceiling
 from lib.papers import k3m
 from lib.report import plots, tables
-from lib.report.claims import comparisons
 from lib.report.tables import ablation_table
 from lib.run import experiment, store
 from lib.run.training import batch_plan
@@ -57,14 +56,6 @@ def answer_ceilings(data: ProductData) -> pd.DataFrame:
 def what_changes(rows: Sequence[str]) -> pd.DataFrame:
     """Each variant and the settings that make it."""
     return tables.what_changes("k3m", rows)
-
-
-def by_seeds(rows: Sequence[str], seeds: Sequence[int]) -> list[tuple[list[str], Sequence[int]]]:
-    """The rows with the seeds that they are run with: three will do for those that no verdict compares."""
-    compared = {claim[side] for claim in comparisons("k3m") for side in ("above", "below") if side in claim}
-    few = [name for name in rows if name not in compared] if len(seeds) > 3 else []
-    parts = [(few, seeds[:3]), ([name for name in rows if name not in few], seeds)]
-    return [(names, some) for names, some in parts if names]
 
 
 def table_rows(rows: Sequence[str]) -> list[str]:

@@ -18,11 +18,11 @@ def to_look_into(paper: str, runs: pd.DataFrame, parameters: Mapping, reports: P
     Raises FileNotFoundError where there is neither; a record that a report carries has no weights.
     """
     found = find_paper(paper)
-    shipped = any(reports.glob(f"iconworld*/{found.name}/model/*/result.json"))
+    shipped = any(reports.glob(f"iconworld*/{found.name}/model/{found.shown}-seed*/result.json"))
     found_runs = map(read, map(Path, runs["folder"]))
     mine = [result for result in found_runs if result.has_weights and result.history]  # that have learned something
     if shipped and (as_given(parameters) or not mine):
-        return predict.load(paper), f"{found.VARIANTS[found.main].title}, the trained model that the report ships"
+        return predict.load(paper), f"{found.VARIANTS[found.shown].title}, the trained model that the report ships"
     if not mine:
         raise FileNotFoundError(f"{paper}: found records of runs only; train one of them with lib.run")
     best = max(mine, key=on_dev)

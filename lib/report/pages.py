@@ -97,10 +97,10 @@ class Report:
             write_index(self.root)
 
     def _ship(self) -> None:
-        """On IconWorld the main variant's seed that is best on dev, if its weights are here."""
-        main, mine = find_paper(self.paper).main, []
+        """On IconWorld the seed that is best on dev of the variant to be shown, if its weights are here."""
+        shown, mine = find_paper(self.paper).shown, []
         if self.dataset.startswith("iconworld") and self.profile == "small":
-            mine = [result for result in results_of(self.runs, self.paper, main) if result.has_weights]
+            mine = [result for result in results_of(self.runs, self.paper, shown) if result.has_weights]
         if mine:
             ship(max(mine, key=on_dev), self.folder / "model")
 

@@ -44,8 +44,8 @@ def ship(result: Result, folder: Path) -> Path:
 
 def shipped(paper: str, reports: Path = REPORTS) -> Path:
     """The folder of the model that a paper's report on IconWorld ships; FileNotFoundError where there is none."""
-    name, main = find_paper(paper).name, find_paper(paper).main
-    found = sorted(reports.glob(f"iconworld*/{name}/model/{main}-seed*/result.json"))
+    name, shown = find_paper(paper).name, find_paper(paper).shown
+    found = sorted(reports.glob(f"iconworld*/{name}/model/{shown}-seed*/result.json"))
     if not found:
         raise FileNotFoundError(f"{reports}: found no model of {paper}; run its notebook with profile small")
     return found[-1].parent

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.report.claims import judge_comparisons, judge_numbers, published
+from lib.report.claims import comparisons, judge_comparisons, judge_numbers, published
 from lib.report.evidence import Evidence
 from lib.report.intervals import Score, score
-from lib.run.paper import find_variant, task_of
+from lib.run.paper import find_paper, find_variant, task_of
 from lib.run.store import Result, read
 
 
@@ -34,6 +34,16 @@ def ablation_table(runs: pd.DataFrame, paper: str, metrics: Sequence[str], datas
         rows[-1] |= _paper_says(claims, name, metrics)
         rows[-1]["seconds"] = row["runs", "seconds"]
     return pd.DataFrame(rows).fillna("")
+
+
+def by_seeds(paper: str, rows: Sequence[str], seeds: Sequence[int]) -> list[tuple[list[str], list[int]]]:
+    """The rows with the seeds that they are run with: three will do for those that no verdict compares, one for a long
+    run that is only shown."""
+    compared = {claim[side] for claim in comparisons(paper) for side in ("above", "below") if side in claim}
+    most = {name: len(seeds) if name in compared else 3 for name in rows} | {find_paper(paper).longest: 1}
+    counts = {name: min(most[name], len(seeds)) for name in rows}
+    return [([name for name in rows if counts[name] == count], list(seeds[:count]))
+            for count in sorted(set(counts.values()))]  # fmt: skip
 
 
 def what_changes(paper: str, rows: Sequence[str]) -> pd.DataFrame:

@@ -95,7 +95,13 @@ class Paper:
     build: Callable
     initialise: Callable
     predictor: Callable
-    main: str = ""  # the variant that is the paper's own: its trained model is shown and shipped
+    main: str = ""  # the variant that is the paper's own
+    longest: str = ""  # the one whose trained model is shown and shipped, where that is not the main one
+
+    @property
+    def shown(self) -> str:
+        """The variant whose trained model is shown and shipped."""
+        return self.longest or self.main
 
 
 def find_paper(name: str) -> Paper:

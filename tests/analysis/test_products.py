@@ -9,7 +9,7 @@ import torch
 from lib.analysis import product_reports, robustness, shelf
 from lib.corpora.products import KINDS
 from lib.papers import k3m
-from lib.report import diagrams, plots
+from lib.report import diagrams, plots, tables
 from lib.run import experiment
 from lib.tasks import products
 
@@ -194,6 +194,7 @@ def test_figures_of_listings(data):
 
 def test_rows_that_a_verdict_compares_have_all_seeds():
     rows = ["k3m", "two-stream", "fusion-soft"]
-    assert product_reports.by_seeds(rows, [0]) == [(rows, [0])]
-    few, all_of_them = product_reports.by_seeds(rows, [0, 1, 2, 3, 4])
+    assert tables.by_seeds("k3m", rows, [0]) == [(rows, [0])]
+    few, all_of_them = tables.by_seeds("k3m", rows, [0, 1, 2, 3, 4])
     assert few == (["fusion-soft"], [0, 1, 2]) and all_of_them == (["k3m", "two-stream"], [0, 1, 2, 3, 4])
+    assert tables.by_seeds("gxn", ["long", "full"], [3, 4]) == [(["long"], [3]), (["full"], [3, 4])]
