@@ -26,7 +26,9 @@ def test_the_shipped_model_answers_unless_parameters_are_changed(tmp_path):
     predictor, which = to_look_into(*given)
     assert which == "sum of words, seed 0, best of your runs on dev"
     assert predictor.settings.sentence == "sum"
-    ship(experiment.store.read(runs["folder"][1]), tmp_path / "reports" / "iconworld-captions" / "vse" / "model")
+    folder = ship(experiment.store.read(runs["folder"][1]), tmp_path / "reports/iconworld-captions/vse/model")
+    assert "best of your runs" in to_look_into(*given)[1], "it is no model of the variant that is shown"
+    folder.rename(folder.with_name(folder.name.replace("sum", "best")))
     asked = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(predict, "load", asked.append)
