@@ -11,6 +11,7 @@ import pandas as pd
 from lib.report.claims import comparisons, judge_comparisons, judge_numbers, published
 from lib.report.evidence import Evidence
 from lib.report.intervals import Score, score
+from lib.run import experiment
 from lib.run.paper import find_paper, find_variant, task_of
 from lib.run.store import Result, read
 
@@ -44,6 +45,14 @@ def by_seeds(paper: str, rows: Sequence[str], seeds: Sequence[int]) -> list[tupl
     counts = {name: min(most[name], len(seeds)) for name in rows}
     return [([name for name in rows if counts[name] == count], list(seeds[:count]))
             for count in sorted(set(counts.values()))]  # fmt: skip
+
+
+def ablate(paper: str, rows: Sequence[str], seeds: Sequence[int], settings: Mapping) -> pd.DataFrame:
+    """The runs of these rows, each with as many of the seeds as `by_seeds` says, as `experiment.ablate` has them."""
+    parts = [experiment.ablate(paper, names, some, settings) for names, some in by_seeds(paper, rows, seeds)]
+    order = {name: place for place, name in enumerate(rows)}
+    runs = pd.concat(parts, ignore_index=True)
+    return runs.sort_values("variant", key=lambda names: names.map(order), kind="stable", ignore_index=True)
 
 
 def what_changes(paper: str, rows: Sequence[str]) -> pd.DataFrame:
