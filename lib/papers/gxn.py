@@ -353,4 +353,4 @@ def _best(scores: Tensor, k: int) -> pd.DataFrame:
     return pd.DataFrame({"index": index.tolist(), "score": score.tolist()})
 
 
-PAPER = Paper("gxn", Settings, PROFILES, VARIANTS, task, build, initialise, Predictor, main="full", longest="long")
+PAPER = Paper("gxn", Settings, PROFILES, VARIANTS, task, build, initialise, Predictor, main="full", on_show="long")

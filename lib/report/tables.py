@@ -38,10 +38,11 @@ def ablation_table(runs: pd.DataFrame, paper: str, metrics: Sequence[str], datas
 
 
 def by_seeds(paper: str, rows: Sequence[str], seeds: Sequence[int]) -> list[tuple[list[str], list[int]]]:
-    """The rows with the seeds that they are run with: three will do for those that no verdict compares, one for a long
-    run that is only shown."""
+    """The rows with the seeds that they are run with: three will do for those that no verdict compares, one for a run
+    that is only shown."""
     compared = {claim[side] for claim in comparisons(paper) for side in ("above", "below") if side in claim}
-    most = {name: len(seeds) if name in compared else 3 for name in rows} | {find_paper(paper).longest: 1}
+    only_shown = {find_paper(paper).on_show: 1}
+    most = {name: len(seeds) if name in compared else 3 for name in rows} | only_shown
     counts = {name: min(most[name], len(seeds)) for name in rows}
     return [([name for name in rows if counts[name] == count], list(seeds[:count]))
             for count in sorted(set(counts.values()))]  # fmt: skip

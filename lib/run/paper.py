@@ -96,12 +96,12 @@ class Paper:
     initialise: Callable
     predictor: Callable
     main: str = ""  # the variant that is the paper's own
-    longest: str = ""  # the one whose trained model is shown and shipped, where that is not the main one
+    on_show: str = ""  # the one whose trained model is shown and shipped, where that is not the main one
 
     @property
     def shown(self) -> str:
         """The variant whose trained model is shown and shipped."""
-        return self.longest or self.main
+        return self.on_show or self.main
 
 
 def find_paper(name: str) -> Paper:
