@@ -59,9 +59,9 @@ def what_changes(rows: Sequence[str]) -> pd.DataFrame:
 
 
 def table_rows(rows: Sequence[str]) -> list[str]:
-    """Those that are tuned on data as they are, one of a model's tasks for all of them."""
+    """Those that are tuned on data as they are; where a model is tuned for categories, that one for all its tasks."""
     plain = [name for name in rows if not robustness.TUNED.fullmatch(name) and not name.endswith("-unnamed")]
-    return list({model_of(name): name for name in reversed(plain)}.values())[::-1]
+    return [name for name in plain if model_of(name) == name or model_of(name) not in plain]
 
 
 def model_of(row: str) -> str:
