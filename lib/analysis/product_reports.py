@@ -59,18 +59,28 @@ def what_changes(rows: Sequence[str]) -> pd.DataFrame:
 
 
 def table_rows(rows: Sequence[str]) -> list[str]:
-    """Those that are tuned on data as they are."""
-    return [name for name in rows if not robustness.TUNED.fullmatch(name) and not name.endswith("-unnamed")]
+    """Those that are tuned on data as they are; where a model is tuned for categories, that one for all its tasks."""
+    plain = [name for name in rows if not robustness.TUNED.fullmatch(name) and not name.endswith("-unnamed")]
+    return [name for name in plain if model_of(name) == name or model_of(name) not in plain]
 
 
-def plain(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs of these."""
-    return runs[runs["variant"].isin(table_rows(runs["variant"]))].reset_index(drop=True)
+def model_of(row: str) -> str:
+    """The model that is tuned: its rows have a task's ending each."""
+    return next((row.removesuffix(ending) for ending in k3m.ENDINGS.values() if ending and row.endswith(ending)), row)
+
+
+def by_model(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that are tuned on data as they are, those of a model and seed in one row: each of its scores is that of
+    the tuning for its task."""
+    plain = [not robustness.TUNED.fullmatch(name) and not name.endswith("-unnamed") for name in runs["variant"]]
+    models = runs[plain].assign(variant=runs["variant"][plain].map(model_of))
+    first = models.groupby(["variant", "seed"], sort=False, as_index=False).first()
+    return first.assign(seconds=models.groupby(["variant", "seed"], sort=False)["seconds"].sum().to_numpy())
 
 
 def ablation(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """The table of all rows, what is published beside it for questions alone, as the paper's table has it."""
-    return ablation_table(plain(runs), "k3m", _known(runs, METRICS), dataset)
+    return ablation_table(by_model(runs), "k3m", _known(runs, METRICS), dataset)
 
 
 def costs(rows: Sequence[str], settings: Mapping) -> pd.DataFrame:
@@ -102,7 +112,7 @@ def _pieces(split: Split) -> float:
 def kinds_table(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """Accuracy by what decides a listing's category, mean ± std over seeds; empty where nobody knows it."""
     rows = []
-    for run in plain(runs).to_dict("records"):
+    for run in runs[runs["variant"].isin([name for name in k3m.ROWS if model_of(name) == name])].to_dict("records"):
         result = store.read(run["folder"])
         found = {title: _accuracy(result, f"{kind}/accuracy") for kind, title in KINDS.items()}
         rows.append({"variant": run["variant"], "seed": run["seed"], "seconds": run["seconds"], **found})
@@ -133,7 +143,7 @@ def unnamed_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 def scores_figure(runs: pd.DataFrame, data: ProductData) -> plt.Figure:
     """The three tasks' scores of all rows, beside a perfect reader's where there is one."""
-    shown, limits = plain(runs), None
+    shown, limits = by_model(runs), None
     if known_answers(data):
         answers = answer_ceiling(data.corpus.test, data.views["test"]["clean"].questions)
         limits = {"accuracy": ceiling(data.corpus.test)["all"]["all"], "Rank@10": answers["both"]["Rank@10"]}
@@ -153,8 +163,9 @@ def _known(runs: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
 
 def robustness_figure(runs: pd.DataFrame, metric: str) -> plt.Figure:
     """The curves of K3M, of the rows that the paper compares it to, and of each modality alone."""
-    shown = runs[robustness.is_tuned(runs) | runs["variant"].isin(COMPARED)]
-    shown = shown if len(shown[~robustness.is_tuned(shown)]) else runs
+    models = by_model(runs)
+    compared = models[models["variant"].isin(COMPARED)]
+    shown = pd.concat([compared if len(compared) else models, runs[robustness.is_tuned(runs)]], ignore_index=True)
     title = f"{metric} where titles and pictures go missing, or are those of other products"
     return robustness.curves(shown, metric, TITLES, k3m.PAPER.main, title)
 
@@ -180,8 +191,7 @@ def deviations(settings: k3m.Settings, data: ProductData) -> list[str]:
         "answer would be among what it has read",
         f"pretraining {s.pretraining_epochs} epochs at {s.pretraining_rate:g}, tuning {s.epochs} at "
         f"{s.learning_rate:g}, batches of {s.batch_size} (the released code pretrains 6 epochs at 1e-4, batches of 8; "
-        "of tuning nothing is known); one tuning trains the heads of all three tasks, and one pretraining, of seed 0, "
-        "serves all seeds",
+        "of tuning nothing is known); one pretraining, of seed 0, serves all seeds and tasks",
         "the mixtures MMR and MNR, and that TMR x % means x % of the items, are readings of the axes' names; noise "
         "comes from the same split; the pool of candidate answers holds the values of all properties (the paper's is "
         "not known)",
@@ -201,5 +211,6 @@ def why(data: ProductData) -> list[str]:
 
 def headline(runs: pd.DataFrame, data: ProductData) -> str:
     """The last row, in one sentence."""
-    last = runs[runs["variant"] == runs["variant"].iloc[-1]]
+    models = by_model(runs)
+    last = models[models["variant"] == models["variant"].iloc[-1]]
     return tables.headline(last, "k3m", cells_kept(last), data.corpus.name)

@@ -18,6 +18,7 @@ from lib.corpora.types import Picture, Product
 from lib.papers import k3m
 from lib.report import plots
 from lib.report.pages import Report, keep_drawn
+from lib.tasks.listings import encoder
 
 Change = Mapping[str, Any]  # fields of a product that are others now: {"title": ""} takes its title away
 
@@ -150,11 +151,12 @@ class Shelf:
 
     def region_gates(self, i: int, changes: Mapping[str, Change]) -> plt.Figure | None:
         """How much each region of the picture keeps of itself, as it is and changed; None of a model without gates, and
-        where regions are no grid."""
+        where nobody knows the places of the regions."""
         found = [self.look([self.items[i]], change)[0]["gates"].get("image", ()) for change in changes.values()]
-        if self.predictor.settings.regions != "grid" or not all(map(len, found)):
+        if self.predictor.settings.regions == "detector" or not all(map(len, found)):
             return None
-        kept = np.stack([gate[:, 0].numpy() for gate in found])  # (changes, R)
+        boxes = list(encoder(self.predictor.settings).boxes(self.items[i].image))  # (R, 4)
+        kept = np.stack([_over_picture(boxes, gate[:, 0].tolist()) for gate in found])  # (changes, cells)
         return plots.attention_maps([(self.items[i].image, list(changes), kept)])
 
     def kept(self, changes: Mapping[str, Change], count: int = 100) -> pd.DataFrame:
@@ -182,6 +184,14 @@ def looked_at(runs: pd.DataFrame, parameters: Mapping) -> Shelf:
     s = predictor.settings
     corpus = corpora.load(s.dataset, parameters["data_dir"] or s.data_dir, limit=s.train_limit)
     return Shelf(title, predictor, list(corpus.test[: s.test_limit]))
+
+
+def _over_picture(boxes: Sequence[Sequence[float]], shares: Sequence[float], side: int = 24) -> np.ndarray:
+    """Shares of regions over side x side cells of a picture [side * side]; zero where there is no region."""
+    heat = np.zeros((side, side))
+    for (left, top, right, bottom), share in zip(boxes, shares, strict=False):
+        heat[round(side * top) : round(side * bottom), round(side * left) : round(side * right)] = share
+    return heat.ravel()
 
 
 def _percent(shares: Sequence[float]) -> float:

@@ -21,7 +21,7 @@ from lib.names import require_known
 from lib.run.paper import Paper, Variant
 from lib.run.settings import TrainingSettings
 from lib.tasks import products
-from lib.tasks.listings import Asked, Listings, View, tensors
+from lib.tasks.listings import TASKS, Asked, Listings, View, tensors
 from lib.tasks.products import ProductSettings
 
 
@@ -75,7 +75,7 @@ PROFILES = {  # of the small ones a step took less of a CPU in fp32 than in bf16
     | dict(text_layers=1, image_layers=1, dropout=0.0, precision="fp32", longest=48)
     | dict(image_size=96, train_limit=1500, test_limit=100),
     "small": SCHEDULE
-    | dict(epochs=2, pretraining_epochs=3, batch_size=64, learning_rate=1e-3, pretraining_rate=1e-3, width=96)
+    | dict(epochs=3, pretraining_epochs=3, batch_size=32, learning_rate=1e-3, pretraining_rate=1e-3, width=96)
     | dict(image_size=128, longest=64, dropout=0.0, precision="fp32"),
     "paper": SCHEDULE
     | dict(epochs=4, pretraining_epochs=6, batch_size=128, learning_rate=1e-4, pretraining_rate=1e-4, width=768)
@@ -108,12 +108,17 @@ def row(title: str, /, **changes) -> Variant:
     return Variant(title, changes, parent="pretraining", passes=PASSED, shared=True)
 
 
-def twice(name: str, title: str, /, **changes) -> dict[str, Variant]:
+def twice(name: str, title: str, /, **changes) -> dict[str, tuple[str, dict]]:
     """A model without the graph, and with its text."""
     return {
-        name: row(title, **changes, fusion="none", graph="none"),
-        f"{name}-graph": row(f"{title} + graph's text", **changes, fusion="none", graph="text"),
+        name: (title, changes | dict(fusion="none", graph="none")),
+        f"{name}-graph": (f"{title} + graph's text", changes | dict(fusion="none", graph="text")),
     }
+
+
+def of_each_task(name: str, title: str, changes: Mapping) -> dict[str, Variant]:
+    """A model tuned for each task by itself, as in the paper; the row of classification has the model's own name."""
+    return {f"{name}{ENDINGS[task]}": row(title + SAID[task], **changes, tasks=(task,)) for task in TASKS}
 
 
 def at_ratios(names: Sequence[str]) -> dict[str, Variant]:
@@ -130,35 +135,42 @@ def unnamed(names: Sequence[str]) -> dict[str, Variant]:
             for name in names}  # fmt: skip
 
 
-ROWS = {
-    "pretraining": Variant("pretraining", dict(stage="pretraining")),
-    "text-only": row("title only", image=False, graph="none"),
-    "image-only": row("picture only", title=False, graph="none"),
-    "properties-only": row("properties only", title=False, image=False),
+ENDINGS = {"classification": "", "alignment": "-alignment", "questions": "-questions"}
+SAID = {"classification": "", "alignment": ", alignment", "questions": ", questions"}
+MODELS = {
+    "text-only": ("title only", dict(image=False, graph="none")),
+    "image-only": ("picture only", dict(title=False, graph="none")),
+    "properties-only": ("properties only", dict(title=False, image=False)),
     **twice("single-stream", "one stream (VL-BERT)", streams="one"),
     **twice("two-stream", "two streams (ViLBERT)"),
     **twice("lxmert", "LXMERT", streams="lxmert"),
-    "scratch": Variant("K3M from scratch"),
-    "no-graph": row("K3M without graph", graph="none"),
-    "graph-as-text": row("K3M, graph as text", graph="text"),
-    "no-fusion": row("K3M without fusion", fusion="none"),
-    "fusion-residual": row("K3M, residual", fusion="residual"),
-    "fusion-mean": row("K3M, mean", fusion="mean"),
-    "fusion-soft": row("K3M, soft-spl", fusion="soft"),
-    "no-mlm": row("K3M without MLM", objectives=("mom", "lpm")),
-    "no-mom": row("K3M without MOM", objectives=("mlm", "lpm")),
-    "no-lpm": row("K3M without LPM", objectives=("mlm", "mom")),
-    "mom-features": row("K3M, MOM of features", objects="features"),
-    "mom-colours": row("K3M, MOM of colours", objects="colours"),
-    "classification-only": row("K3M, tuned for classification alone", tasks=("classification",)),
-    "alignment-only": row("K3M, tuned for alignment alone", tasks=("alignment",)),
-    "questions-only": row("K3M, tuned for questions alone", tasks=("questions",)),
-    "published-text": row("K3M from a pretrained text encoder", text_encoder="minilm"),
-    "released": row("K3M, as released", **RELEASED),
-    "k3m": row("K3M (hard-spl)"),
+    "no-graph": ("K3M without graph", dict(graph="none")),
+    "graph-as-text": ("K3M, graph as text", dict(graph="text")),
+    "no-fusion": ("K3M without fusion", dict(fusion="none")),
+    "fusion-residual": ("K3M, residual", dict(fusion="residual")),
+    "fusion-mean": ("K3M, mean", dict(fusion="mean")),
+    "fusion-soft": ("K3M, soft-spl", dict(fusion="soft")),
+    "no-mlm": ("K3M without MLM", dict(objectives=("mom", "lpm"))),
+    "no-mom": ("K3M without MOM", dict(objectives=("mlm", "lpm"))),
+    "no-lpm": ("K3M without LPM", dict(objectives=("mlm", "mom"))),
+    "mom-features": ("K3M, MOM of features", dict(objects="features")),
+    "mom-colours": ("K3M, MOM of colours", dict(objects="colours")),
+    "published-text": ("K3M from a pretrained text encoder", dict(text_encoder="minilm")),
+    "released": ("K3M, as released", RELEASED),
+    "k3m": ("K3M (hard-spl)", {}),
+}
+TUNED = {name: variant for model, asked in MODELS.items() for name, variant in of_each_task(model, *asked).items()}
+FROM_SCRATCH = {f"scratch{ENDINGS[task]}": Variant(f"K3M from scratch{SAID[task]}", dict(tasks=(task,)))
+                for task in TASKS}  # fmt: skip
+ROWS = {
+    "pretraining": Variant("pretraining", dict(stage="pretraining")),
+    **FROM_SCRATCH,
+    "together": row("K3M, one tuning for all tasks", tasks=TASKS),
+    **TUNED,
 }
 BASELINES = ["two-stream", "two-stream-graph", "k3m"]  # of which more is asked than one number
 ON_REAL_PRODUCTS = ["text-only", "image-only", "properties-only", *BASELINES]
+EACH_TASK = [f"{name}{ending}" for ending in ENDINGS.values() for name in ON_REAL_PRODUCTS]
 VARIANTS = {**at_ratios(BASELINES), **unnamed(ON_REAL_PRODUCTS), **ROWS}
 QUICK = ["text-only", "k3m"]  # what a minute has time for
 
@@ -168,7 +180,7 @@ def rows(profile: str, dataset: str) -> list[str]:
     if profile == "smoke":
         return QUICK
     if not dataset.startswith("iconworld"):
-        return [*unnamed(ON_REAL_PRODUCTS), *ON_REAL_PRODUCTS]
+        return [*unnamed(ON_REAL_PRODUCTS), *EACH_TASK]
     return [*at_ratios(BASELINES), *(name for name in ROWS if name != "pretraining")]
 
 
@@ -316,4 +328,4 @@ def _best(scores: torch.Tensor, k: int) -> list[tuple[int, float]]:
     return [(i, scores[i].item()) for i in scores.topk(min(k, len(scores))).indices.tolist()]
 
 
-PAPER = Paper("k3m", Settings, PROFILES, VARIANTS, task, build, initialise, Predictor, main="k3m")
+PAPER = Paper("k3m", Settings, PROFILES, VARIANTS, task, build, initialise, Predictor, main="k3m", on_show="together")

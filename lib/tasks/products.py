@@ -42,7 +42,8 @@ class ProductSettings(TrainingSettings):
     data_dir: str | None = None
     train_limit: int | None = None  # first listings of the training split, None for all
     test_limit: int | None = None  # and of dev and test
-    regions: str = "grid"  # of a picture; or "boxes", IconWorld's true ones, or "detector"
+    regions: str | None = None  # of a picture: "boxes", IconWorld's true ones, which is None there; "grid", which is
+    # None elsewhere; or "detector"
     image_encoder: str = "lite0"
     image_size: int = 192  # 6x6 regions of a grid
     title: bool = True  # whether titles are read
@@ -70,6 +71,8 @@ class ProductSettings(TrainingSettings):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.regions is None:
+            object.__setattr__(self, "regions", "boxes" if self.dataset.startswith("iconworld") else "grid")
         for name, known in CHOICES.items():
             require_known(name, getattr(self, name), known)
         for task in self.tasks:

@@ -41,8 +41,8 @@ def settings(tmp_path_factory):
 def runs(settings, tmp_path_factory):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pictures that are missing
-        one = experiment.run("k3m", "k3m", 0, settings, tmp_path_factory.mktemp("runs"), log=lambda line: None)
-    row = {"variant": "k3m", "seed": 0, **one.scores["test"], "dev mean": 1.0, "seconds": 1.0}
+        one = experiment.run("k3m", "together", 0, settings, tmp_path_factory.mktemp("runs"), log=lambda line: None)
+    row = {"variant": "together", "seed": 0, **one.scores["test"], "dev mean": 1.0, "seconds": 1.0}
     return pd.DataFrame([row | {"folder": str(one.folder)}])
 
 
@@ -56,7 +56,7 @@ def quiet_style():
 
 def test_every_figure_is_drawn_without_a_warning(runs, settings):
     mine = shelf.looked_at(runs, settings | {"profile": "smoke", "seeds": [0]})
-    data = products.load(experiment.resolve("k3m", "k3m", settings))
+    data = products.load(experiment.resolve("k3m", "together", settings))
     items, other = mine.items, {"as it is": {}, "another's title": {"title": mine.items[mine.stranger].title}}
     said = {"before": mine.predictor.model.classify(mine.predictor.predictions["embedding"])}
     figures = {
@@ -78,7 +78,7 @@ def test_every_figure_is_drawn_without_a_warning(runs, settings):
 
 
 def test_what_nobody_knows_is_said_and_properties_are_answered_in_chinese(runs, settings):
-    data = products.load(experiment.resolve("k3m", "k3m", settings))
+    data = products.load(experiment.resolve("k3m", "together", settings))
     for table in (product_reports.ceilings(data), product_reports.answer_ceilings(data)):
         assert table.iloc[0, 0] == "nobody knows"
     assert product_reports.kinds_table(runs, "k3m").empty and product_reports.unnamed_table(runs).empty

@@ -45,7 +45,7 @@ def shop(tmp_path_factory):
 pytestmark = pytest.mark.filterwarnings("ignore:.*pictures are missing", "ignore:.*treated as missing")
 
 
-def bound(shop, variant="k3m", **changes):
+def bound(shop, variant="together", **changes):
     settings = experiment.resolve(PAPER, variant, shop | changes)
     data = products.load(settings)
     context = products.context(data)
@@ -61,8 +61,8 @@ def first(split, count=16, seed=0):
 
 def test_a_tokenizer_is_the_same_each_time():
     """The trainer's own numbers come in the order of a hash table, another one each time."""
-    texts, settings = [f"word{i} other{i % 7} 男鞋{i % 3}" for i in range(300)], experiment.resolve(PAPER, "k3m", TINY)
-    settings = dataclasses.replace(settings, vocabulary=60)
+    texts = [f"word{i} other{i % 7} 男鞋{i % 3}" for i in range(300)]
+    settings = dataclasses.replace(experiment.resolve(PAPER, "k3m", TINY), vocabulary=60)
     assert len({train_tokenizer(texts, settings) for _ in range(4)}) == 1
 
 
@@ -77,8 +77,8 @@ def test_chinese_is_read_by_characters_and_the_rest_by_what_occurs(shop):
 
 
 def test_a_tuning_reads_as_its_parent_did(shop):
-    data = products.load(experiment.resolve(PAPER, "k3m", shop))
-    other = train_tokenizer(["quite other words words words"], experiment.resolve(PAPER, "k3m", shop))
+    data = products.load(experiment.resolve(PAPER, "together", shop))
+    other = train_tokenizer(["quite other words words words"], experiment.resolve(PAPER, "together", shop))
     assert products.context(data, {"tokenizer": other, "labels": ["x"]})["tokenizer"] == other
     assert products.context(data, {"tokenizer": other, "labels": ["x"]})["labels"] == sorted(KINDS_OF_SHOES)
 
@@ -166,11 +166,11 @@ def test_a_long_title_leaves_room_for_the_question(shop):
 
 
 def test_a_batch_is_a_function_of_its_generator(shop):
-    for variant in ("k3m", "pretraining"):
+    for variant in ("together", "pretraining"):
         data, _, _ = bound(shop, variant)
         one, same, other = (first(data.train, seed=seed) for seed in (3, 3, 4))
         assert all(torch.equal(one[name], same[name]) for name in one)
-        assert variant == "k3m" or not torch.equal(one["masked_words"], other["masked_words"])
+        assert variant == "together" or not torch.equal(one["masked_words"], other["masked_words"])
 
 
 # ---- what is hidden ----
@@ -212,9 +212,10 @@ def test_regions_are_hidden_together_with_what_overlaps_them(objects):
 
 def test_things_have_their_own_boxes_and_cells_of_a_grid_do_not_overlap():
     settings = dict(TINY, train_limit=6, test_limit=4)
-    things = [len(p.image.objects) for p in bound(settings, "pretraining")[0].views["train"]["clean"].items]
-    assert first(bound(settings, "pretraining", regions="boxes")[0].train, 6)["region_mask"].sum(1).tolist() == things
-    grid = first(bound(settings, "pretraining")[0].train, 6)
+    boxed = bound(settings, "pretraining")[0]  # which is what IconWorld's regions are where nobody says otherwise
+    things = [len(product.image.objects) for product in boxed.views["train"]["clean"].items]
+    assert first(boxed.train, 6)["region_mask"].sum(1).tolist() == things
+    grid = first(bound(settings, "pretraining", regions="grid")[0].train, 6)
     assert (grid["region_mask"].sum(1) == 4).all() and (overlap(grid["boxes"]) - torch.eye(4) < 0.4).all()
 
 
@@ -334,18 +335,18 @@ def test_pretraining_is_judged_on_the_same_hidden_words(shop):
 
 def test_groups_say_what_decides_on_iconworld(shop):
     assert products.groups(bound(shop)[0]) == {}
-    data = products.load(experiment.resolve(PAPER, "k3m", dict(TINY, train_limit=6, test_limit=30)))
+    data = products.load(experiment.resolve(PAPER, "together", dict(TINY, train_limit=6, test_limit=30)))
     masks = products.groups(data)
     assert sum(masks.values()).tolist() == [1] * 30 and "together" in masks
 
 
 def test_other_corpora_are_refused():
     with pytest.raises(DataError, match="has no products, expected one of K3M's format"):
-        products.load(experiment.resolve(PAPER, "k3m", {"dataset": "iconworld-captions", "train_limit": 4}))
+        products.load(experiment.resolve(PAPER, "together", {"dataset": "iconworld-captions", "train_limit": 4}))
 
 
 def test_settings_reach_the_data(shop):
-    settings = experiment.resolve(PAPER, "k3m", shop)
+    settings = experiment.resolve(PAPER, "together", shop)
     seen = {products.load(dataclasses.replace(settings, **changes)).fingerprint
             for changes in ({}, {"image_size": 96}, {"text_encoder": "minilm"}, {"regions": "boxes"})}  # fmt: skip
     assert len(seen) == 4
