@@ -103,10 +103,10 @@ def test_prose_states_no_measured_number(path):
 
 def test_evidence_comes_before_anything_is_trained(path):
     code = code_of(path)
-    steps = ("found(", "Evidence(", "experiment.ablate(")
+    steps = ("found(", "Evidence(", ".ablate(")
     first = [next(i for i, cell in enumerate(code) if step in cell) for step in steps]
     assert first == sorted(first)
-    training = [cell for cell in code if "experiment.ablate(" in cell or "experiment.run(" in cell]
+    training = [cell for cell in code if ".ablate(" in cell or "experiment.run(" in cell]
     assert len(training) == 1  # what was asked for, and nothing else
 
 
