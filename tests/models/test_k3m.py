@@ -13,6 +13,7 @@ from lib.encoders.regions import distribution
 from lib.models.k3m import K3M, Fusion
 from lib.papers import k3m
 from lib.run import experiment
+from lib.tasks.listings import TASKS
 
 SIZES = {"pieces": 40, "labels": 5, "region": 12, "classes": 50}
 SMALL = dict(width=24, heads=3, graph_heads=4, text_layers=1, image_layers=1, co_layers=1, longest=8, dropout=0.0)
@@ -20,7 +21,7 @@ PAPER = "lib.papers.k3m"
 
 
 def settings(variant: str = "k3m", **changes) -> k3m.Settings:
-    return experiment.resolve(PAPER, variant, SMALL | changes)
+    return experiment.resolve(PAPER, variant, SMALL | {"tasks": TASKS} | changes)
 
 
 def model(variant: str = "k3m", **changes) -> K3M:
@@ -93,7 +94,7 @@ def test_losses_and_gradients_are_finite_in_any_mixture(texts, pictures, triples
 
 
 @pytest.mark.parametrize("stage", ["pretraining", "tuning"])
-@pytest.mark.parametrize("variant", [name for name in k3m.VARIANTS if name not in ("pretraining", "published-text")])
+@pytest.mark.parametrize("variant", [name for name in k3m.MODELS if name != "published-text"])
 def test_every_weight_takes_part_in_every_row(variant, stage):
     """Or several processes that share a run would wait for a gradient that never comes."""
     net, found = model(variant, stage=stage).train(), batch()
@@ -129,14 +130,14 @@ def test_a_batch_of_one_kind_and_of_nothing_hidden_has_losses_of_zero():
 
 
 @pytest.mark.parametrize("profile, variants, count", [
-    ("smoke", k3m.VARIANTS, 20), ("small", k3m.VARIANTS, 20),
+    ("smoke", k3m.MODELS, 20), ("small", k3m.MODELS, 20),
     ("paper", ("k3m", "single-stream", "two-stream-graph", "lxmert", "released"), 5),
 ])  # fmt: skip
 def test_all_rows_have_as_many_weights_within_five_per_cent(profile, variants, count):
     sizes, counts = {"pieces": 1500, "labels": 24, "region": 1280, "classes": 1000}, {}
     for variant in variants:
-        s = experiment.resolve(PAPER, variant, {"profile": profile, "stage": "tuning"})
-        if s.text_encoder == "wordpiece" and len(s.tasks) == 3:
+        s = experiment.resolve(PAPER, variant, {"profile": profile, "stage": "tuning", "tasks": TASKS})
+        if s.text_encoder == "wordpiece":
             counts[variant] = k3m._size(sizes, s, k3m.inner_width(sizes, s))
     assert len(counts) >= count and max(counts.values()) <= 1.05 * min(counts.values()), counts
     s = experiment.resolve(PAPER, "k3m", {"profile": profile})
