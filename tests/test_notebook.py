@@ -138,8 +138,9 @@ def test_student_copies_have_no_solution_and_no_output(path, tmp_path):
     assert [cell.source for cell in tagged(copy, "answer")] == [""] * len(tagged(read(path), "solution"))
 
 
-def test_an_unknown_parameter_stops_papermill_with_the_nearest_name(path, tmp_path):
-    command = [sys.executable, "-m", "papermill", path, tmp_path / "out.ipynb", "-p", "epoch", "2", "--no-progress-bar"]
+def test_an_unknown_parameter_stops_papermill_with_the_nearest_name(tmp_path):
+    one = NOTEBOOKS[0]
+    command = [sys.executable, "-m", "papermill", one, tmp_path / "out.ipynb", "-p", "epoch", "2", "--no-progress-bar"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode != 0
     assert "parameter 'epoch' is unknown, did you mean 'epochs'?" in done.stderr
