@@ -60,8 +60,12 @@ def what_changes(rows: Sequence[str]) -> pd.DataFrame:
 
 def table_rows(rows: Sequence[str]) -> list[str]:
     """Those that are tuned on data as they are; where a model is tuned for categories, that one for all its tasks."""
-    plain = [name for name in rows if not robustness.TUNED.fullmatch(name) and not name.endswith("-unnamed")]
+    plain = list(filter(_is_plain, rows))
     return [name for name in plain if model_of(name) == name or model_of(name) not in plain]
+
+
+def _is_plain(row: str) -> bool:
+    return not (robustness.TUNED.fullmatch(row) or row.endswith("-unnamed"))
 
 
 def model_of(row: str) -> str:
@@ -72,10 +76,9 @@ def model_of(row: str) -> str:
 def by_model(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that are tuned on data as they are, those of a model and seed in one row: each of its scores is that of
     the tuning for its task."""
-    plain = [not robustness.TUNED.fullmatch(name) and not name.endswith("-unnamed") for name in runs["variant"]]
-    models = runs[plain].assign(variant=runs["variant"][plain].map(model_of))
-    first = models.groupby(["variant", "seed"], sort=False, as_index=False).first()
-    return first.assign(seconds=models.groupby(["variant", "seed"], sort=False)["seconds"].sum().to_numpy())
+    models = runs[runs["variant"].map(_is_plain).astype(bool)]
+    tunings = models.assign(variant=models["variant"].map(model_of)).groupby(["variant", "seed"], sort=False)
+    return tunings.first().assign(seconds=tunings["seconds"].sum()).reset_index()
 
 
 def ablation(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
@@ -112,7 +115,7 @@ def _pieces(split: Split) -> float:
 def kinds_table(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """Accuracy by what decides a listing's category, mean ± std over seeds; empty where nobody knows it."""
     rows = []
-    for run in runs[runs["variant"].isin([name for name in k3m.ROWS if model_of(name) == name])].to_dict("records"):
+    for run in runs[runs["variant"].isin(table_rows(runs["variant"]))].to_dict("records"):
         result = store.read(run["folder"])
         found = {title: _accuracy(result, f"{kind}/accuracy") for kind, title in KINDS.items()}
         rows.append({"variant": run["variant"], "seed": run["seed"], "seconds": run["seconds"], **found})
@@ -211,6 +214,5 @@ def why(data: ProductData) -> list[str]:
 
 def headline(runs: pd.DataFrame, data: ProductData) -> str:
     """The last row, in one sentence."""
-    models = by_model(runs)
-    last = models[models["variant"] == models["variant"].iloc[-1]]
+    last = runs[runs["variant"] == runs["variant"].iloc[-1]]
     return tables.headline(last, "k3m", cells_kept(last), data.corpus.name)

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lib import predict
+from lib.report.shipping import models
 from lib.run.paper import find_paper
 from lib.run.store import REPORTS, on_dev, read
 
@@ -18,10 +19,9 @@ def to_look_into(paper: str, runs: pd.DataFrame, parameters: Mapping, reports: P
     Raises FileNotFoundError where there is neither; a record that a report carries has no weights.
     """
     found = find_paper(paper)
-    shipped = any(reports.glob(f"iconworld*/{found.name}/model/{found.shown}-seed*/result.json"))
     found_runs = map(read, map(Path, runs["folder"]))
     mine = [result for result in found_runs if result.has_weights and result.history]  # that have learned something
-    if shipped and (as_given(parameters) or not mine):
+    if models(paper, reports) and (as_given(parameters) or not mine):
         return predict.load(paper), f"{found.VARIANTS[found.shown].title}, the trained model that the report ships"
     if not mine:
         raise FileNotFoundError(f"{paper}: found records of runs only; train one of them with lib.run")

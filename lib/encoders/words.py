@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lib.corpora.types import DataError
-from lib.corpora.vectors import plain_lines as open  # below it is as if files were all of one form
+from lib.corpora.vectors import plain_lines as open  # by this name `_glove_file` and the keys of runs know it
 from lib.words import words
 
 PAD, UNKNOWN, END = "<pad>", "<unk>", "<end>"

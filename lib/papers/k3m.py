@@ -118,7 +118,7 @@ def twice(name: str, title: str, /, **changes) -> dict[str, tuple[str, dict]]:
 
 def of_each_task(name: str, title: str, changes: Mapping) -> dict[str, Variant]:
     """A model tuned for each task by itself, as in the paper; the row of classification has the model's own name."""
-    return {f"{name}{ENDINGS[task]}": row(title + SAID[task], **changes, tasks=(task,)) for task in TASKS}
+    return {name + end: row(title + end.replace("-", ", "), **changes, tasks=(task,)) for task, end in ENDINGS.items()}
 
 
 def at_ratios(names: Sequence[str]) -> dict[str, Variant]:
@@ -136,7 +136,6 @@ def unnamed(names: Sequence[str]) -> dict[str, Variant]:
 
 
 ENDINGS = {"classification": "", "alignment": "-alignment", "questions": "-questions"}
-SAID = {"classification": "", "alignment": ", alignment", "questions": ", questions"}
 MODELS = {
     "text-only": ("title only", dict(image=False, graph="none")),
     "image-only": ("picture only", dict(title=False, graph="none")),
@@ -160,8 +159,8 @@ MODELS = {
     "k3m": ("K3M (hard-spl)", {}),
 }
 TUNED = {name: variant for model, asked in MODELS.items() for name, variant in of_each_task(model, *asked).items()}
-FROM_SCRATCH = {f"scratch{ENDINGS[task]}": Variant(f"K3M from scratch{SAID[task]}", dict(tasks=(task,)))
-                for task in TASKS}  # fmt: skip
+FROM_SCRATCH = {name: Variant(like.title, like.changes)  # without a pretraining
+                for name, like in of_each_task("scratch", "K3M from scratch", {}).items()}  # fmt: skip
 ROWS = {
     "pretraining": Variant("pretraining", dict(stage="pretraining")),
     **FROM_SCRATCH,

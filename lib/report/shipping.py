@@ -42,13 +42,18 @@ def ship(result: Result, folder: Path) -> Path:
     return target
 
 
-def shipped(paper: str, reports: Path = REPORTS) -> Path:
-    """The folder of the model that a paper's report on IconWorld ships; FileNotFoundError where there is none."""
+def models(paper: str, reports: Path = REPORTS) -> list[Path]:
+    """The folders of the models to be shown that a paper's reports on IconWorld ship."""
     name, shown = find_paper(paper).name, find_paper(paper).shown
-    found = sorted(reports.glob(f"iconworld*/{name}/model/{shown}-seed*/result.json"))
+    return sorted(path.parent for path in reports.glob(f"iconworld*/{name}/model/{shown}-seed*/result.json"))
+
+
+def shipped(paper: str, reports: Path = REPORTS) -> Path:
+    """The last of them; FileNotFoundError where there is none."""
+    found = models(paper, reports)
     if not found:
         raise FileNotFoundError(f"{reports}: found no model of {paper}; run its notebook with profile small")
-    return found[-1].parent
+    return found[-1]
 
 
 def settings_of(result: Result):

@@ -174,7 +174,7 @@ def test_tables_of_a_report(runs, data):
     assert costs["pieces a listing"][0] < costs["pieces a listing"][2] < costs["pieces a listing"][1]
     assert len(product_reports.scores_figure(runs, data).axes) == 2  # nobody was tuned for pairs
     assert any("40 training listings" in line for line in product_reports.deviations(data.settings, data))
-    assert "K3M (hard-spl)" in product_reports.headline(runs, data)
+    assert "K3M (hard-spl), category not named" in product_reports.headline(runs, data)
 
 
 def test_perfect_readers_know_more_the_more_they_see(data):
