@@ -1,10 +1,17 @@
-"""Scripts on two processes, as `accelerate launch` would start them."""
+"""Scripts on two processes, as `accelerate launch` would start them; copies of a test's own process, and their end."""
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import torch
+
+from lib.run import training
 from lib.setup import ROOT
 
 
@@ -15,3 +22,39 @@ def on_two_processes(script: str, folder: Path, *arguments) -> subprocess.Comple
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", path, *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+
+
+def forked(work: Callable[[], object]) -> BaseProcess:
+    """A copy of this process that does `work` and ends; nothing has to be imported again. Of a copy only one thread
+    is left, and whoever waited for the others would wait for ever."""
+
+    def alone() -> None:
+        torch.set_num_threads(1)
+        work()
+
+    process = get_context("fork").Process(target=alone)
+    process.start()
+    return process
+
+
+def ended(process: BaseProcess) -> int:
+    """Wait for it -> its exit status, or minus the signal that ended it."""
+    process.join(timeout=300)
+    return process.exitcode
+
+
+def dying_at(stop: int, work: Callable[[], object]) -> Callable[[], None]:
+    """`work` that kills itself without warning before training step `stop`, counted over all runs and their parts."""
+    step, count = training._Trainer._train_step, [0]
+
+    def counted(self, *arguments) -> None:
+        if count[0] == stop:
+            os.kill(os.getpid(), signal.SIGKILL)
+        count[0] += 1
+        return step(self, *arguments)
+
+    def dying() -> None:
+        training._Trainer._train_step = counted
+        work()
+
+    return dying
