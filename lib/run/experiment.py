@@ -271,7 +271,11 @@ def _fitted(asked, parent, data, context, folder, log, checkpoint_seconds) -> tu
     paper.initialise(model, context, settings, parent)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         return model.to(precision.device()), []
-    evaluate = lambda model: _agreed(task.score(task.predict(model, data.dev, quick=True)))  # noqa: E731
+
+    def evaluate(model: torch.nn.Module) -> dict:
+        with torch.random.fork_rng():  # a judge that is first loaded here draws its weights, and training's are others
+            return _agreed(task.score(task.predict(model, data.dev, quick=True)))
+
     where = (asked.seed, folder, evaluate, task.monitor, task.mode, checkpoint_seconds, log)
     history = fit(model, data.train, settings, *where)
     if len(history) > 1 and len({record[task.monitor] for record in history}) == 1:

@@ -1,16 +1,11 @@
 """CMKP from corpus to predictor: every row trains, is kept, and can be tried; stages survive any kill."""
 
 import dataclasses
-import random
-import signal
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from lib import predict
 from lib.papers import cmkp
@@ -18,7 +13,6 @@ from lib.papers.cmkp import SHARES
 from lib.report import shipping
 from lib.report.shipping import ship
 from lib.run import experiment, store
-from lib.setup import ROOT
 from lib.tasks import keyphrases
 from tests.tasks.test_attributes import write_captions
 from tests.tasks.test_keyphrases import write_corpus
@@ -152,37 +146,3 @@ def test_nothing_to_read_is_named(settings, runs):
         predict.load(run("gen-m3h-wordings", settings, runs).folder)(" ")
     for variant in ("gen-copy", "full"):  # and a text alone is enough
         assert len(predict.load(run(variant, settings, runs).folder)("Welcome to Nowhereville!"))
-
-
-KILLED = """
-import os, signal, sys
-import lib.run.training as training
-from lib.run import experiment
-stop, count, step = int(sys.argv[2]), [0], training._Trainer._train_step
-def dying(self, *arguments):
-    if count[0] == stop:
-        os.kill(os.getpid(), signal.SIGKILL)
-    count[0] += 1
-    return step(self, *arguments)
-training._Trainer._train_step = dying
-experiment.run("cmkp", "full", 0, eval(sys.argv[3]), sys.argv[1], checkpoint_seconds=0)
-"""
-
-
-def test_killed_inside_and_between_the_stages_it_ends_with_the_same_bits(settings, tmp_path):
-    """The first stage has 3 steps an epoch and 6 epochs, the second 3 steps."""
-
-    def attempt(folder, stop: int) -> int:
-        command = [sys.executable, "-c", KILLED, str(folder), str(stop), repr(settings)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode
-
-    run("full", settings, tmp_path / "whole")
-    done = 0
-    for moment in [random.Random(0).randrange(1, 18), 18, 20]:
-        assert attempt(tmp_path / "broken", moment - done) == -signal.SIGKILL
-        done = moment
-    assert attempt(tmp_path / "broken", -1) == 0
-    found = [next((tmp_path / name / "cmkp").glob("full-*")) for name in ("whole", "broken")]
-    whole, broken = (load_file(folder / "model.safetensors") for folder in found)
-    assert all(torch.equal(whole[name], broken[name]) for name in whole)
-    assert store.read(found[0]).scores == store.read(found[1]).scores

@@ -1,7 +1,5 @@
 """GXN's rows as runs: stages, a kill in each of its three paths, a network that is fine-tuned, and its predictor."""
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,6 @@ from PIL import Image
 
 from lib import predict
 from lib.papers import gxn
-from lib.run import training
 from lib.run.experiment import plan, run
 from lib.tasks import imagination
 from tests.album import write_album
@@ -94,52 +91,6 @@ def test_a_parent_of_another_kind_is_refused(asked):
 
     with pytest.raises(ValueError, match="the parent has weights 'other'"):
         gxn.initialise(gxn.build(context, settings), context, settings, Parent())
-
-
-# ---- resume ----
-
-
-class Killed(BaseException):
-    pass
-
-
-def test_killed_in_the_middle_of_each_path_it_ends_with_the_same_bits(asked, runs, tmp_path, monkeypatch):
-    whole = run("gxn", "full", 0, asked, runs, silent)
-    parent = plan("gxn", "full", 0, asked).parent
-    for stage in (parent, parent.parent):
-        (folder,) = runs.glob(f"gxn/*-{stage.key}")
-        shutil.copytree(folder, tmp_path / "gxn" / folder.name)
-    paths = {"ranking", "xe", "rl", "discriminator", "generator"}
-    assert paths <= set(whole.history[0])
-    step, seen, until = training._Trainer._train_step, [], []
-
-    def dying(self, part, batches, steps):
-        if "generator" in self.parts:
-            if until and part == until[0] and self.state.step:
-                raise Killed
-            seen.append(part)
-        return step(self, part, batches, steps)
-
-    monkeypatch.setattr(training._Trainer, "_train_step", dying)
-    for part in ("match", "generator", "discriminator"):
-        until[:] = [part]
-        with pytest.raises(Killed):
-            run("gxn", "full", 0, asked, tmp_path, silent, checkpoint_seconds=0)
-        until.clear()
-        if part != "discriminator":  # go on for one step, to meet the next kill inside of the epoch
-            until[:] = [{"match": "generator", "generator": "discriminator"}[part]]
-    until.clear()
-    broken = run("gxn", "full", 0, asked, tmp_path, silent, checkpoint_seconds=0)
-    assert len(seen) == sum(len(plan_) for plan_ in plans(asked).values())  # no step was computed twice
-    theirs = broken.weights()
-    assert all(torch.equal(value, theirs[name]) for name, value in whole.weights().items())
-    assert broken.scores == whole.scores
-
-
-def plans(asked) -> dict:
-    settings = plan("gxn", "full", 0, asked).settings
-    train = imagination.load(settings).train
-    return {part: train.plan(0, 0, part) for part in ("match", "discriminator", "generator")}
 
 
 # ---- fine-tuning ----

@@ -5,8 +5,6 @@ import json
 import random
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from lib.run import experiment, pool, store
 from lib.run.experiment import ablate, in_order, plan, run
 from lib.setup import ROOT
 from tests import toy
+from tests.processes import dying_at, ended, forked
 
 TOY, QUICK = "tests.toy", {"profile": "smoke"}
 
@@ -127,26 +126,12 @@ def weights(folder) -> dict:
     return load_file(found)
 
 
-KILLED = """
-import os, random, signal, sys
-import lib.run.training as training
-from lib.run import experiment
-stop, count, step = int(sys.argv[2]), [0], training._Trainer._train_step
-def dying(self, *arguments):
-    if count[0] == stop:
-        os.kill(os.getpid(), signal.SIGKILL)
-    count[0] += 1
-    return step(self, *arguments)
-training._Trainer._train_step = dying
-experiment.run("tests.toy", "side", 0, {"profile": "smoke"}, sys.argv[1], checkpoint_seconds=0)
-"""
-
-
 def test_killed_at_ten_moments_between_and_inside_the_stages_it_ends_with_the_same_bits(tmp_path):
     """12 of the parent's steps are the maker's and 24 the critic's, then come 12 of the child."""
+
     def attempt(folder, stop: int) -> int:
-        command = [sys.executable, "-c", KILLED, folder, str(stop)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode
+        make = lambda: experiment.run(TOY, "side", 0, {"profile": "smoke"}, folder, silent, checkpoint_seconds=0)  # noqa: E731
+        return ended(forked(dying_at(stop, make)))
 
     assert attempt(tmp_path / "whole", -1) == 0
     moments, folder = sorted(random.Random(0).sample(range(48), 10)), tmp_path / "broken"
