@@ -5,8 +5,10 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -88,6 +90,50 @@ def locked(path: Path) -> Iterator[None]:
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+class Connection(sqlite3.Connection):
+    """A database that says so, as `writing` does, if its disk is full."""
+
+    def executemany(self, *arguments) -> sqlite3.Cursor:
+        with self._told():
+            return super().executemany(*arguments)
+
+    def __exit__(self, *error) -> bool:
+        with self._told():  # a transaction reaches the disk as it ends
+            return super().__exit__(*error)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        _, _, path = self.execute("PRAGMA database_list").fetchone()
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+                raise
+            with writing(path):
+                raise OSError(errno.ENOSPC, str(error)) from error
+
+
+def connect(path: Path, timeout: float) -> Connection:
+    """A database, waiting up to `timeout` seconds for others that write; a damaged one is set aside with a warning."""
+    path = Path(path)
+    with locked(path.with_name(f"{path.name}.lock")):
+        if not _is_sound(path):
+            aside = path.rename(path.with_name(f"{path.name}.damaged"))
+            path.with_name(f"{path.name}-journal").unlink(missing_ok=True)  # it would be taken for the new one's
+            warnings.warn(f"{path}: found a damaged database, now {aside.name}; it is made again", stacklevel=3)
+        return sqlite3.connect(path, timeout, factory=Connection)
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(path)) as store:
+            return store.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return False
+        raise
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -5,7 +5,6 @@ Wang et al. 2020; the rules of the filter are those of its released code, proces
 
 import hashlib
 import os
-import sqlite3
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -22,6 +21,7 @@ import regex
 import torch
 from PIL import Image
 
+from lib import files as sqlite3  # its databases are looked through; by its old name, which is part of stored keys
 from lib.corpora.files import quote
 from lib.corpora.types import DataError, Picture, Post, as_seen, open_picture, picture_key
 from lib.progress import ticking
@@ -69,7 +69,8 @@ def read(pictures: Sequence[Picture], cache: Path = CACHE) -> list[str]:
 
     Each picture is read once, by as many tesseracts at a time as torch has threads, and found again in `cache` by its
     content, tesseract's version and the sizes. What was read stays there if this is stopped. A corrupt picture is
-    named in a warning and then treated as missing. Raises DataError if there is no tesseract.
+    named in a warning and then treated as missing. Raises DataError if there is no tesseract, and OSError for a disk
+    that is full.
     """
     keys = [_key(picture) for picture in pictures]
     with closing(_open(cache)) as store:

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from lib.corpora import DataError, Post
 from lib.encoders import ocr
 from lib.encoders.ocr import read, usable, wordings, words_of
+from tests.disks import full_disk
 
 VOCABULARY = words_of([Post("1", None, "come to our summer market , <user> ! it is on 25th of may", ("free entry",))])
 
@@ -183,6 +184,31 @@ def test_few_pictures_are_shared_out(tmp_path, fake, monkeypatch):
     read([note(n) for n in range(7)], tmp_path / "ocr")
     assert sorted(fake) == [1, 3, 3]
     assert read([], tmp_path / "ocr") == [] and read([None], tmp_path / "ocr") == [""]
+
+
+@pytest.mark.parametrize("content", [b"", b"no database", None])
+def test_a_damaged_cache_is_set_aside_with_one_sentence(tmp_path, fake, content):
+    cache = tmp_path / "ocr"
+    first = read([note(n) for n in range(40)], cache)
+    whole = cache.read_bytes()
+    cache.write_bytes(whole[:1000] + b"\xff" * 3000 + whole[4000:] if content is None else content)
+    if content != b"":  # which sqlite takes for a database of nothing
+        with pytest.warns(UserWarning, match="ocr: found a damaged database, now ocr.damaged; it is made again"):
+            assert read([note(n) for n in range(40)], cache) == first
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read([note(n) for n in range(40)], cache) == first
+    assert sum(fake) == 80 and stored(cache) == 40
+
+
+def test_a_full_disk_is_named_and_what_was_read_stays(tmp_path, monkeypatch):
+    cache, long = tmp_path / "ocr", "x" * 20_000
+    monkeypatch.setattr(ocr, "_recognised", lambda files: [long] * len(files))
+    full = f"^{cache}: could not be written, is the disk full"
+    with full_disk(after=600_000), pytest.raises(OSError, match=full):
+        read([note(n) for n in range(64)], cache)
+    assert 0 < stored(cache) < 64
+    assert read([note(n) for n in range(64)], cache) == [long] * 64 and stored(cache) == 64
 
 
 # ---- the filter ----
