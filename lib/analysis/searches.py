@@ -28,6 +28,10 @@ class Searches:
         step = max(1, len(self.captions) // count)
         return range(min(2, len(self.captions) - 1), len(self.captions), step)[:count]
 
+    def some_picture(self) -> int:
+        """The number of the first picture that can be opened."""
+        return next(i for i, example in enumerate(self.examples) if any(readable([example])))
+
     def pictures_for(self, caption: int, k: int = 5) -> list[Cell]:
         """The k pictures nearest to a caption; the colour says whether it was written for this one, is true of it."""
         found = nearest(self.similarity(self.images, self.sentences[caption, None])[:, 0], k)

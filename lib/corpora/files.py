@@ -104,7 +104,8 @@ def read_json(path: Path):
 
 def resolve_picture(root: Path, name: str, where: str) -> Path | None:
     """The file `name` inside `root` (a folder as `data_folder` returns it), or else one whose name differs only in
-    capitals, in the ending, or in how accents are put to letters; None where there is no such file.
+    capitals, in the ending, or in how accents are put to letters; a bare one is looked for in `images` as well. None
+    where there is no such file.
 
     Raises DataError, with `where` it was named, for a path that leaves the folder: absolute, `..`, or a link out; and
     for a folder that cannot be read.
@@ -125,10 +126,14 @@ def _alike(folder: str, name: str) -> str | None:
     for part in folders:
         exact = os.path.join(folder, part)
         folder = exact if os.path.isdir(exact) else os.path.join(folder, _entries(folder).get(_folded(part), part))
+    elsewhere = None if folders else _entries(folder).get("images")  # where a bare name may stand, beside its file
     stem, ending = os.path.splitext(file)
     stems = [file, stem] if ending.lower() in ENDINGS else [file]
     names = [file, *(stem + ending for stem in stems for ending in ENDINGS)]
-    found = (os.path.join(folder, entry) for name in names if (entry := _entries(folder).get(_folded(name))))
+    places = [folder, os.path.join(folder, elsewhere)] if elsewhere else [folder]
+    listed = ((place, _entries(place)) for place in places)
+    found = (os.path.join(place, known[_folded(name)]) for place, known in listed for name in names
+             if _folded(name) in known)  # fmt: skip
     return next(filter(os.path.isfile, found), None)
 
 

@@ -104,6 +104,14 @@ def test_a_picture_that_is_named_otherwise_is_found(root, there, asked):
     assert files.resolve_picture(root, f"pictures/{asked}", "list:1") == root / "Pictures" / there
 
 
+def test_a_bare_name_is_looked_for_among_the_pictures(root):
+    (root / "Images").mkdir()
+    (root / "Images/17.webp").touch()
+    assert files.resolve_picture(root, "17.jpg", "list:1") == root / "Images/17.webp"
+    (root / "17.jpg").touch()
+    assert files.resolve_picture(root, "17.jpg", "list:1") == root / "17.jpg"
+
+
 @pytest.mark.parametrize("there, asked", [("v1.jpg", "v1.5"), ("17.txt", "17.jpg"), ("117.jpg", "17.jpg")])
 def test_another_picture_is_not_taken_for_it(root, there, asked):
     (root / there).touch()
