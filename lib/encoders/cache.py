@@ -2,12 +2,12 @@
 
 import os
 import warnings
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from zlib_ng.zlib_ng import crc32  # zlib's own sums, three times as fast
 
 from lib.files import locked, writing
 
@@ -31,6 +31,7 @@ class FeatureCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.rows_path, self.keys_path = self.folder / "rows.bin", self.folder / "keys.bin"
         self.sums_path = self.folder / "sums.bin"
+        self._name_sum = crc32(self.folder.absolute().name.encode())
         self._forget()
 
     @property
@@ -109,7 +110,7 @@ class FeatureCache:
 
     def _sum(self, key: bytes, row: np.ndarray) -> int:
         """A checksum that also knows whose row it is, and of which table."""
-        return zlib.crc32(row, zlib.crc32(key, zlib.crc32(self.folder.absolute().name.encode())))
+        return crc32(row, crc32(key, self._name_sum))
 
     def _warn(self, found: str) -> None:
         warnings.warn(f"{self.rows_path}: found {found}; what is damaged is computed again", stacklevel=2)

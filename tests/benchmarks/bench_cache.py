@@ -1,12 +1,18 @@
-"""What a feature cache costs: an append and a look-up beside 10^4, 10^5 and 10^6 rows, and the checksums of a row."""
+"""What a feature cache costs: an append and a look-up beside 10^4, 10^5 and 10^6 rows, the checksums of a row, and
+what share of encoding and of loading the checks take."""
 
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from zlib_ng.zlib_ng import crc32
 
+from lib import corpora
 from lib.encoders.cache import FeatureCache
+from lib.encoders.images import ImageEncoder
+from lib.run import experiment
+from lib.run.paper import PAPERS, find_paper
 
 WIDTH, BATCH = 16, 64
 
@@ -45,6 +51,40 @@ def main(sizes=(10_000, 100_000, 1_000_000)) -> None:
         known = wide.positions()
         checked = seconds(lambda i: known[keys(i, i + 1)[0]], 200)
         print(f"a check of {wide.row_bytes / 1024:.0f} KB: {1e6 * checked:.0f} µs", flush=True)
+
+    share_of_encoding()
+    for paper in PAPERS:
+        share_of_loading(paper)
+
+
+def share_of_encoding(count: int = 256) -> None:
+    """What checksums add to encoding pictures into the widest of rows."""
+    pictures = [example.image for example in corpora.load("iconworld-captions").train[:count]]
+    with TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        store = ImageEncoder("lite0", "grid").features(pictures, cache=Path(folder)).rows
+        whole = time.perf_counter() - begun
+        begun = time.perf_counter()
+        for row in store:
+            crc32(row)
+        print(f"encoding: {whole:.2f} s, of which sums {100 * (time.perf_counter() - begun) / whole:.2f} %")
+
+
+def share_of_loading(paper: str, times: int = 5) -> None:
+    """What checks add to loading a paper's data with cached features, in alternating turns."""
+    asked = {checked: [] for checked in (True, False)}
+    is_sound = FeatureCache._is_sound
+    for checked in [True, False] * times:
+        FeatureCache._is_sound = is_sound if checked else lambda self, key, row: True
+        run = experiment.plan(paper, find_paper(paper).main, 0, {"profile": "small"})
+        begun = time.perf_counter()
+        run.task.bind(run.data, run.task.context(run.data, None))
+        asked[checked].append(time.perf_counter() - begun)
+    FeatureCache._is_sound = is_sound
+    checked, unchecked = np.median(asked[True][1:]), np.median(asked[False][1:])
+    print(
+        f"loading {paper}: {checked:.2f} s, {unchecked:.2f} s without checks: {100 * (checked / unchecked - 1):+.1f} %"
+    )
 
 
 if __name__ == "__main__":
