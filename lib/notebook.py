@@ -10,13 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
+from typing import TYPE_CHECKING
 
-import nbformat
 from traitlets.config import Config
 
 from lib.names import require_known
 from lib.progress import EVERY
 from lib.setup import ROOT
+
+if TYPE_CHECKING:
+    import nbformat
 
 EXECUTED = ROOT / "runs" / "notebooks"
 INJECTED = "# Parameters\n"  # how papermill begins the cell that it puts behind the parameters cell
@@ -121,6 +124,7 @@ class _Told(logging.Handler):
 
 def store(path: Path) -> None:
     """Run a notebook as it stands and keep its outputs in it, without stamps of when, where and by whom."""
+    import nbformat  # four seconds, which no notebook that imports this should wait for
     from nbclient import NotebookClient
 
     notebook = nbformat.read(path, as_version=4)
@@ -128,8 +132,10 @@ def store(path: Path) -> None:
     nbformat.write(clean(notebook), path)
 
 
-def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def clean(notebook: "nbformat.NotebookNode") -> "nbformat.NotebookNode":
     """The notebook with nothing in its metadata but the kernel, the language and the cells' tags."""
+    import nbformat
+
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
     for cell in notebook.cells:
@@ -139,6 +145,8 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def student(path: Path, folder: Path = ROOT / "student") -> Path:
     """A copy of a notebook in `folder` without outputs, with an empty cell to answer in for each tagged `solution`."""
+    import nbformat
+
     notebook = clean(nbformat.read(path, as_version=4))
     for cell in notebook.cells:
         if "solution" in cell.metadata.get("tags", []):
