@@ -166,7 +166,7 @@ FROM_SCRATCH = {name: Variant(like.title, like.changes)  # without a pretraining
 ROWS = {
     "pretraining": Variant("pretraining", dict(stage="pretraining")),
     **FROM_SCRATCH,
-    "together": row("K3M, one tuning for all tasks", tasks=TASKS),
+    "together": row("K3M, one tuning for all tasks", tasks=TASKS, **LONGER["questions"]),
     **TUNED,
 }
 BASELINES = ["two-stream", "two-stream-graph", "k3m"]  # of which more is asked than one number
