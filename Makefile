@@ -10,10 +10,9 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 reports: setup         ## run every notebook headlessly and fill reports/
 	$(BIN)/python -m lib.notebook report --profile $(PROFILE) --seeds $(SEEDS) -- $(NOTEBOOKS)
 
-test: setup            ## the test suite, then every notebook under nbval
+test: setup            ## every notebook under nbval, and the test suite
 	$(BIN)/ruff check lib tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
-	$(BIN)/pytest --nbval-lax $(NOTEBOOKS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --nbval-lax $(NOTEBOOKS) tests
 
 lab: setup             ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
