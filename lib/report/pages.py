@@ -134,7 +134,8 @@ class Report:
         return [f"# {self.paper.upper()} on {self.dataset}, profile {self.profile}", "\n".join(lines), *why, *shown]
 
     def _folded(self, deviations: Sequence[str]) -> list[str]:
-        runs = markdown(self.runs.drop(columns="folder"), ".2f")
+        plain = [name for name in self.runs if name != "folder" and "/" not in name]  # parts of scores have tables
+        runs = markdown(self.runs[plain].astype(object).where(self.runs[plain].notna(), ""), ".2f")
         differs = "\n".join(f"- {line}" for line in deviations)
         where = f"{self.provenance_line()}\n\n```sh\n{self.command()}\n```\n\n"
         where += "Settings, code, packages and hardware of every run: [provenance.json](provenance.json)."

@@ -275,7 +275,7 @@ def dots(
     options = dict(figsize=size, sharex=share, sharey=True, squeeze=False, layout="constrained")
     figure, panels = plt.subplots(1, len(metrics), **options)
     for axes, metric in zip(panels[0], metrics, strict=True):
-        found = runs.groupby("variant")[metric].agg(["mean", "std"]).reindex(rows).fillna(0)
+        found = runs.groupby("variant")[metric].agg(["mean", "std"]).reindex(rows).fillna({"std": 0})
         colours = [RIGHT if name == main else "#4c72b0" for name in rows]
         axes.hlines(range(len(rows)), found["mean"] - found["std"], found["mean"] + found["std"], colors=colours, lw=2)
         axes.scatter(found["mean"], range(len(rows)), c=colours, s=45, zorder=3)

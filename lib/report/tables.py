@@ -73,6 +73,8 @@ def headline(runs: pd.DataFrame, paper: str, metrics: Sequence[str], corpus: str
 
 
 def _plus_minus(cell: pd.Series) -> str:
+    if np.isnan(cell["mean"]):  # a row that knows no such metric
+        return "–"
     return f"{cell['mean']:.1f}" if np.isnan(cell["std"]) else f"{cell['mean']:.1f} ± {cell['std']:.1f}"
 
 

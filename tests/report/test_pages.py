@@ -3,6 +3,7 @@
 import json
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -43,6 +44,15 @@ def test_the_table_sets_the_paper_beside_ours(runs):
 def test_one_seed_has_no_spread(runs):
     table = tables.ablation_table(runs[runs["seed"] == 0], "vse", METRICS, "flickr8k")
     assert not any("±" in cell or "nan" in cell for cell in table["rsum"])
+
+
+def test_a_row_that_knows_no_such_metric_has_no_number_and_no_dot(runs):
+    runs = runs.assign(rsum=runs["rsum"].where(runs["variant"] != "lstm"))
+    table = tables.ablation_table(runs, "vse", ["rsum"], "iconworld-captions").set_index("variant")
+    title = VARIANTS["lstm"].title
+    assert table.loc[title, "rsum"] == "–" and "±" in table["rsum"].drop(title).iloc[0]
+    (panel,) = plots.dots(runs, ["rsum"], "", {name: name for name in VARIANTS}, "lstm").axes
+    assert np.isnan(panel.collections[-1].get_offsets()[:, 0].filled(np.nan)).sum() == 1
 
 
 def test_published_numbers_are_judged_by_the_runs_and_their_settings(runs):
