@@ -21,11 +21,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*pictures are missing", "ignore
 PICTURES = {"profile": "smoke", "image_size": 32, "joint_dim": 8, "word_dim": 6}
 SPELLED = {"text_encoder": "characters"}  # whose checkpoints are small
 ASKED = {  # a small corpus and a small model of each paper, over as many stages as it has
-    "vse": (album.write_album, dict(PICTURES, dataset="flickr8k", epochs=5, batch_size=4)),
-    "maf": (test_tagging.write_corpus, test_maf.TINY | SPELLED | dict(dataset="conll-images", epochs=5)),
-    "cmkp": (test_keyphrases.write_corpus, test_cmkp.TINY | dict(dataset="tweets", attributes="file", epochs=3)),
-    "gxn": (album.write_album, test_imagination.TINY | dict(epochs=2)),
-    "k3m": (test_products.write_shop, test_products.TINY | dict(dataset="k3m", epochs=2, batch_size=8)),
+    "vse": (album.write_album, dict(PICTURES, dataset="flickr8k", epochs=3, batch_size=4)),
+    "maf": (test_tagging.write_corpus, test_maf.TINY | SPELLED | dict(dataset="conll-images", epochs=4)),
+    "cmkp": (test_keyphrases.write_corpus, test_cmkp.TINY | dict(dataset="tweets", attributes="file", epochs=2)),
+    "gxn": (album.write_album, test_imagination.TINY | dict(epochs=1)),
+    "k3m": (test_products.write_shop, test_products.TINY | dict(dataset="k3m", epochs=1, batch_size=8)),
 }
 
 
