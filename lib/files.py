@@ -8,7 +8,7 @@ import socket
 import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 from lib.progress import EVERY, tell
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-SIGNS = ("os error", "PytorchStreamWriter", "inline_container", "iostream")  # as Rust and C++ say it
+# As Rust, C++ and SQLite say it
+SIGNS = ("os error", "PytorchStreamWriter", "inline_container", "iostream", "disk is full", "disk I/O error")
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def writing(path: Path) -> Iterator[None]:
     OSError; any other error stays what it is."""
     try:
         yield
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, sqlite3.OperationalError) as error:
         known = error.errno in FULL if isinstance(error, OSError) else any(sign in str(error) for sign in SIGNS)
         if not known:
             raise
@@ -96,23 +97,15 @@ class Connection(sqlite3.Connection):
     """A database that says so, as `writing` does, if its disk is full."""
 
     def executemany(self, *arguments) -> sqlite3.Cursor:
-        with self._told():
+        with self._writing():
             return super().executemany(*arguments)
 
     def __exit__(self, *error) -> bool:
-        with self._told():  # a transaction reaches the disk as it ends
+        with self._writing():  # a transaction reaches the disk as it ends
             return super().__exit__(*error)
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        _, _, path = self.execute("PRAGMA database_list").fetchone()
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-                raise
-            with writing(path):
-                raise OSError(errno.ENOSPC, str(error)) from error
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing(self.execute("PRAGMA database_list").fetchone()[2])
 
 
 def connect(path: Path, timeout: float) -> Connection:

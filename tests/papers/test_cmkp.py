@@ -1,4 +1,4 @@
-"""CMKP from corpus to predictor: every row trains, is kept, and can be tried; stages survive any kill."""
+"""CMKP from corpus to predictor: every row trains, is kept, and can be tried."""
 
 import dataclasses
 

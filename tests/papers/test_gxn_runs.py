@@ -1,4 +1,4 @@
-"""GXN's rows as runs: stages, a kill in each of its three paths, a network that is fine-tuned, and its predictor."""
+"""GXN's rows as runs: stages, a network that is fine-tuned, and its predictor."""
 
 import numpy as np
 import pytest
