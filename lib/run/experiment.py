@@ -33,6 +33,8 @@ from lib.run.training import fit
 FOLDERS = {"data_dir", "captions_dir"}
 NOT_DECIDING = {*FOLDERS, "word_vectors", "precision", "threads"}
 
+MACHINES = (("cpu", "bf16"), ("cpu", "fp32"), ("cuda", "fp32"))  # kinds of them: the device, and what "auto" is there
+
 
 @dataclass(frozen=True)
 class Run:
@@ -66,19 +68,31 @@ class Run:
     @cached_property
     def identity(self) -> dict:
         """All that decides the result."""
-        counted = {name: v for name, v in dataclasses.asdict(self.settings).items() if name not in NOT_DECIDING}
-        on_cpu = {"threads": self.settings.threads} if precision.device().type == "cpu" else {}
-        processes = pool.processes().num_processes
-        return {
-            **{"paper": self.paper, "seed": self.seed, "settings": counted, "data": self.data.fingerprint},
-            **{"code": _code(self.paper), "precision": precision.resolved(self.settings.precision), **on_cpu},
-            **({"parent": self.parent.key} if self.parent else {}),
-            **({"processes": processes} if processes > 1 else {}),
-        }
+        return self._identity_on()
 
     @cached_property
     def key(self) -> str:
         return fingerprint(self.identity)
+
+    @property
+    def keys(self) -> Iterator[str]:
+        """The key, and those of the same run on other machines: other bits, an answer to the same question."""
+        yield self.key
+        for machine in MACHINES:
+            if (key := fingerprint(self._identity_on(machine))) != self.key:
+                yield key
+
+    def _identity_on(self, machine: tuple[str, str] | None = None) -> dict:
+        """On this machine, or on one that computes on such a device and whose "auto" is such a precision."""
+        counted = {name: v for name, v in dataclasses.asdict(self.settings).items() if name not in NOT_DECIDING}
+        device, auto = machine or (precision.device().type, precision.resolved("auto"))
+        bits = {"precision": auto if self.settings.precision == "auto" else self.settings.precision}
+        bits |= {"threads": self.settings.threads} if device == "cpu" else {}
+        processes = 1 if machine else pool.processes().num_processes
+        bits |= {"processes": processes} if processes > 1 else {}
+        parent = {"parent": fingerprint(self.parent._identity_on(machine))} if self.parent else {}
+        asked = {"paper": self.paper, "seed": self.seed, "settings": counted, "data": self.data.fingerprint}
+        return {**asked, "code": _code(self.paper), **bits, **parent}
 
 
 @lru_cache
@@ -352,10 +366,12 @@ def in_order(asked: Iterable[Run]) -> list[Run]:
 
 
 def _known(asked: Run, folder: Path) -> Result | None:
-    """The finished run, or the record of it."""
-    here = finished(store.home(folder, asked.paper, asked.name, asked.key), lambda line: None)
-    found = here.folder if here else store.find_record(asked.paper, asked.key)
-    return store.read(found, asked.output) if found else None
+    """The finished run, or the record of it; one from this machine before one from another kind."""
+    for key in asked.keys:
+        here = finished(store.home(folder, asked.paper, asked.name, key), lambda line: None)
+        if found := here.folder if here else store.find_record(asked.paper, key):
+            return store.read(found, asked.output)
+    return None
 
 
 def _job(asked: Run, folder: Path) -> pool.Job:

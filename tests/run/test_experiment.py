@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from lib import predict
+from lib import precision, predict
 from lib.run import experiment
 from lib.run.experiment import resolve, run
 from lib.run.settings import TrainingSettings
@@ -56,6 +56,14 @@ def test_a_finished_run_is_read_not_trained(finished, monkeypatch):
     monkeypatch.setattr(experiment, "fit", lambda *args: pytest.fail("trained again"))
     again = run("vse", "sum", 1, TINY, folder=finished.folder.parents[1], log=silent)
     assert again == finished
+
+
+def test_a_run_that_another_kind_of_machine_made_counts(finished, monkeypatch):
+    monkeypatch.setattr(experiment, "fit", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr(precision, "device", lambda: torch.device("cuda"))
+    assert experiment.plan("vse", "sum", 1, TINY).key != finished.key
+    found = experiment.ablate("vse", ["sum"], [1], TINY, folder=finished.folder.parents[1], log=silent)
+    assert found["folder"].tolist() == [str(finished.folder)]
 
 
 @pytest.mark.parametrize("changes", [{"epochs": 3}, {"margin": 0.1}, {"train_limit": 39}, {"image_size": 64}])
