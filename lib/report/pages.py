@@ -13,6 +13,7 @@ import pandas as pd
 from lib.files import replacing, write_json
 from lib.report.claims import tested
 from lib.report.evidence import write_index
+from lib.report.plots import as_png
 from lib.report.shipping import ship
 from lib.report.tables import comparisons_table, judged_comparisons, judged_numbers, numbers_table, results_of
 from lib.run.experiment import FOLDERS, NOT_DECIDING
@@ -66,7 +67,7 @@ class Report:
     def figure(self, name: str, title: str, figure: plt.Figure) -> None:
         """Write `name`.png, and show it on the report's page."""
         with self._file(f"{name}.png") as path:
-            figure.savefig(path, dpi=110, bbox_inches="tight", format="png")
+            path.write_bytes(as_png(figure))
         self.page += [f"## {title}", f"![{title}]({name}.png)"]
 
     def judged(self) -> pd.DataFrame:

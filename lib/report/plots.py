@@ -2,6 +2,8 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from io import BytesIO
+from weakref import WeakKeyDictionary
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,6 +27,20 @@ def style() -> None:
     pd.set_option("display.max_colwidth", None)  # a claim is read to its end
     if (shell := get_ipython()) is not None:
         shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, as_written)
+        plt.switch_backend(plt.get_backend())  # the notebook's own, which brings a formatter of figures with it
+        shell.display_formatter.formatters["image/png"].for_type(plt.Figure, as_png)
+
+
+_drawn: WeakKeyDictionary[plt.Figure, bytes] = WeakKeyDictionary()
+
+
+def as_png(figure: plt.Figure) -> bytes:
+    """A figure as a PNG file. Drawing is slow, so it is drawn once for notebook and report, until it is changed."""
+    if figure.stale or figure not in _drawn:
+        file = BytesIO()
+        figure.savefig(file, bbox_inches="tight", format="png")
+        _drawn[figure], figure.stale = file.getvalue(), False
+    return _drawn[figure]
 
 
 def as_written(table: pd.DataFrame) -> str:

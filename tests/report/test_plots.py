@@ -63,3 +63,14 @@ def test_long_sentences_take_several_lines_and_lose_no_token():
 def test_a_token_wider_than_a_line_stands_alone():
     lines = _token_lines(["a", "b" * 200, "c"], [1, 1, 1], ["O"] * 3)
     assert [[token[0] for _, token, *_ in line] for line in lines] == [["a"], ["b"], ["c"]]
+
+
+def test_a_figure_is_drawn_once_until_it_is_changed(monkeypatch):
+    figure, axes = plt.subplots()
+    first = plots.as_png(figure)
+    assert first.startswith(b"\x89PNG")
+    with monkeypatch.context() as patch:
+        patch.setattr(figure, "savefig", lambda *args, **options: pytest.fail("drawn again"))
+        assert plots.as_png(figure) is first
+    axes.set_title("something else")
+    assert plots.as_png(figure) != first
