@@ -45,6 +45,55 @@ def flow(
     return axes
 
 
+def two_towers(picture: Picture, sentence: str) -> plt.Figure:
+    """How VSE brings a picture and a sentence into one space, as in the paper."""
+    axes, middle = canvas((11, 3)), 1.475
+    axes.imshow(open_picture(picture), extent=(0.3, 1.7, 1.55, 2.95))
+    axes.text(1.0, 0.7, textwrap.fill(sentence, 14), ha="center", va="center", fontsize=11, style="italic")
+    towers = {2.25: ("frozen network", "feature q", "linear map W", "x"), 0.7: ("word vectors", "w₁ w₂ …", "LSTM", "v")}
+    for y, names in towers.items():
+        for i, name in enumerate(names):
+            x = 2.9 + 1.95 * i
+            box(axes, name, (x, y), PLAIN if i % 2 == 0 else "white")
+            arrow(axes, (x - 1.15, y), (x - 0.8, y))
+        arrow(axes, (9.0, y), (9.6, middle + (y - middle) * 0.3))
+    box(axes, "s(x, v) = x · v", (10.1, middle), NEW)
+    return axes.figure
+
+
+MAF_BOXES = {  # name: place, colour
+    "BERT": ((2.7, 2.6), PLAIN),
+    "ResNet:\nregions U": ((2.7, 0.75), PLAIN),
+    "attention:\ntext asks\npicture": ((4.7, 0.75), PLAIN),
+    "CM: p, do\nthey match?": ((6.6, 0.75), NEW),
+    "gate g,\nword by word": ((8.9, 0.75), NEW),
+    "[H ; g · V′]": ((8.9, 2.6), PLAIN),
+    "CRF": ((10.4, 2.6), PLAIN),
+}
+MAF_ARROWS = [  # from, to, what goes there
+    ((1.65, 2.6), (2.25, 2.6), ""), ((1.65, 0.75), (2.1, 0.75), ""), ((3.15, 2.6), (8.2, 2.6), "H"),
+    ((3.3, 0.75), (4.1, 0.75), "U"), ((3.1, 2.35), (4.4, 1.3), ""), ((5.3, 0.75), (5.9, 0.75), "V"),
+    ((7.3, 0.75), (8.15, 0.75), "V′ = p V"), ((8.9, 1.2), (8.9, 2.3), ""), ((9.6, 2.6), (10.05, 2.6), ""),
+    ((10.4, 2.3), (10.4, 1.5), ""),
+]  # fmt: skip
+
+
+def two_streams(picture: Picture, sentence: str, answer: str) -> plt.Figure:
+    """How MAF reads a post, text and picture side by side, as in the paper."""
+    axes = canvas((11, 3.4))
+    axes.imshow(open_picture(picture), extent=(0.2, 1.5, 0.1, 1.4))
+    axes.text(0.85, 2.6, textwrap.fill(sentence, 16), ha="center", va="center", fontsize=10, style="italic")
+    for name, (place, colour) in MAF_BOXES.items():
+        box(axes, name, place, colour)
+    for start, end, name in MAF_ARROWS:
+        arrow(axes, start, end)
+        axes.text((start[0] + end[0]) / 2, start[1] + 0.12, name, ha="center", fontsize=9)
+    axes.plot([2.7, 2.7], [1.25, 2.3], ls=":", color=RIGHT, lw=2)
+    axes.text(2.62, 1.75, "CA: pull\ntogether", ha="right", va="center", fontsize=9, color=RIGHT)
+    axes.text(10.4, 1.1, textwrap.fill(answer, 16), ha="center", va="center", fontsize=9, fontweight="bold")
+    return axes.figure
+
+
 def keyphrases(picture: Picture, text: str, drawn: str, phrases: Sequence[str]) -> plt.Figure:
     """How CMKP reads a post and names its keyphrases, as in the paper."""
     boxes = {

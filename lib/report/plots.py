@@ -233,34 +233,6 @@ def _nothing() -> plt.Figure:
     return figure
 
 
-def two_towers(picture: Picture, sentence: str) -> plt.Figure:
-    """How a picture and a sentence come into one space, as in the paper."""
-    figure, axes = plt.subplots(figsize=(11, 3))
-    axes.axis("off")
-    axes.set(xlim=(0, 11), ylim=(0, 3), aspect="equal")
-    axes.imshow(open_picture(picture), extent=(0.3, 1.7, 1.55, 2.95))
-    axes.text(1.0, 0.7, textwrap.fill(sentence, 14), ha="center", va="center", fontsize=11, style="italic")
-    towers = {2.25: ("frozen network", "feature q", "linear map W", "x"), 0.7: ("word vectors", "w₁ w₂ …", "LSTM", "v")}
-    for y, names in towers.items():
-        for i, name in enumerate(names):
-            _boxed(axes, 2.9 + 1.95 * i, y, name, "#dbe7f1" if i % 2 == 0 else "white")
-        _arrow(axes, (9.0, y), (9.6, 1.475 + (y - 1.475) * 0.3))
-    _boxed(axes, 10.1, 1.475, "s(x, v) = x · v", "#d9efe2")
-    return figure
-
-
-def _boxed(axes: plt.Axes, x: float, y: float, name: str, colour: str) -> None:
-    """A name on a coloured box, and the arrow that leads to it."""
-    box = {"boxstyle": "round,pad=0.45", "facecolor": colour, "edgecolor": "none"}
-    axes.text(x, y, name, ha="center", va="center", fontsize=10, bbox=box, zorder=3)
-    if y != 1.475:
-        _arrow(axes, (x - 1.15, y), (x - 0.8, y))
-
-
-def _arrow(axes: plt.Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": NEUTRAL, "lw": 1.4})
-
-
 def matrices(panels: Mapping[str, np.ndarray], title: str, x: str, y: str) -> plt.Figure:
     """Heat maps of scores [N, M] side by side on one scale, such as before and after training."""
     low, high = (pick(float(pick(scores.flatten())) for scores in panels.values()) for pick in (min, max))
@@ -367,30 +339,4 @@ def counts(table: pd.DataFrame, title: str, x: str, y: str) -> plt.Figure:
     sns.heatmap(shade, vmax=2.5 * max(1, shade.to_numpy().max()), **options)
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.tick_params(axis="y", rotation=0)
-    return figure
-
-
-def two_streams(picture: Picture, sentence: str, answer: str) -> plt.Figure:
-    """How MAF reads a post, text and picture side by side, as in the paper."""
-    figure, axes = plt.subplots(figsize=(11, 3.4))
-    axes.axis("off")
-    axes.set(xlim=(0, 11), ylim=(0, 3.4), aspect="equal")
-    axes.imshow(open_picture(picture), extent=(0.2, 1.5, 0.1, 1.4))
-    axes.text(0.85, 2.6, textwrap.fill(sentence, 16), ha="center", va="center", fontsize=10, style="italic")
-    boxes = {"BERT": (2.7, 2.6), "ResNet:\nregions U": (2.7, 0.75), "attention:\ntext asks\npicture": (4.7, 0.75),
-             "CM: p, do\nthey match?": (6.6, 0.75), "gate g,\nword by word": (8.9, 0.75), "[H ; g · V′]": (8.9, 2.6),
-             "CRF": (10.4, 2.6)}  # fmt: skip
-    for name, (x, y) in boxes.items():
-        box = {"boxstyle": "round,pad=0.45", "facecolor": "#d9efe2" if name[:2] in ("CM", "ga") else "#dbe7f1", "lw": 0}
-        axes.text(x, y, name, ha="center", va="center", fontsize=10, bbox=box, zorder=3)
-    arrows = {"": ((1.65, 2.6), (2.25, 2.6)), " ": ((1.65, 0.75), (2.1, 0.75)), "H": ((3.15, 2.6), (8.2, 2.6)),
-              "U": ((3.3, 0.75), (4.1, 0.75)), "  ": ((3.1, 2.35), (4.4, 1.3)), "V": ((5.3, 0.75), (5.9, 0.75)),
-              "V′ = p V": ((7.3, 0.75), (8.15, 0.75)), "   ": ((8.9, 1.2), (8.9, 2.3)),
-              "    ": ((9.6, 2.6), (10.05, 2.6)), "     ": ((10.4, 2.3), (10.4, 1.5))}  # fmt: skip
-    for name, (start, end) in arrows.items():
-        _arrow(axes, start, end)
-        axes.text((start[0] + end[0]) / 2, start[1] + 0.12, name, ha="center", fontsize=9)
-    axes.plot([2.7, 2.7], [1.25, 2.3], ls=":", color=RIGHT, lw=2)
-    axes.text(2.62, 1.75, "CA: pull\ntogether", ha="right", va="center", fontsize=9, color=RIGHT)
-    axes.text(10.4, 1.1, textwrap.fill(answer, 16), ha="center", va="center", fontsize=9, fontweight="bold")
     return figure
