@@ -16,8 +16,8 @@ from lib.report.evidence import write_index
 from lib.report.plots import as_png
 from lib.report.shipping import ship
 from lib.report.tables import comparisons_table, judged_comparisons, judged_numbers, numbers_table, results_of
-from lib.run.experiment import FOLDERS, NOT_DECIDING
 from lib.run.paper import find_paper
+from lib.run.planning import FOLDERS, NOT_DECIDING
 from lib.run.provenance import provenance
 from lib.run.store import REPORTS, keep_records, on_dev, read
 
