@@ -13,6 +13,7 @@ from lib.report import evidence, plots, shipping, tables
 from lib.report.claims import published
 from lib.report.pages import Report, markdown
 from lib.run import experiment, store
+from lib.run.fingerprint import fingerprint
 from lib.tasks import retrieval
 from tests.disks import full_disk
 
@@ -153,7 +154,7 @@ def test_records_and_verdicts_are_read_back(report, runs):
     stored = json.loads((report.folder / "provenance.json").read_text())
     assert stored["deviations"] == ["smaller"] and "data_dir" not in stored["parameters"]
     for name, run in stored["runs"].items():
-        assert name.endswith(experiment.fingerprint(run["identity"]))
+        assert name.endswith(fingerprint(run["identity"]))
 
 
 def test_the_index_has_a_row_a_claim_that_matters(report):
