@@ -85,19 +85,6 @@ def test_predictions_give_the_stored_scores(finished):
         assert 100 * answered / asked == pytest.approx(finished.scores["test"][metric])
 
 
-def test_two_processes_that_want_one_run_train_it_once(tmp_path):
-    processes = [
-        subprocess.Popen([sys.executable, "-c", SCRIPT, tmp_path], stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
-    outputs = [process.communicate()[0].splitlines() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert outputs[0][-1] == outputs[1][-1]
-    trained = [sum(": epoch " in line for line in output) for output in outputs]
-    assert sorted(trained) == [0, 6]
-    (folder,) = (tmp_path / "vse").iterdir()
-    assert not list(folder.glob("*checkpoint*"))
-
-
 def test_sigkill_then_the_same_command_gives_the_same_numbers(tmp_path):
     whole = subprocess.run(
         [sys.executable, "-c", SCRIPT, tmp_path / "whole"], capture_output=True, text=True, check=True

@@ -1,10 +1,7 @@
 """The training loop: every example once an epoch, choice on dev, and nothing lost to a kill."""
 
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 from torch import nn
 
 from lib.precision import fast_precision, mixed_precision
@@ -119,39 +115,6 @@ def test_resume_ends_with_bitwise_the_same_weights(tmp_path, at):
         assert torch.equal(value, resumed.state_dict()[name]), name
     strip = lambda records: [{k: v for k, v in r.items() if k not in ("seconds", "examples/s")} for r in records]  # noqa: E731
     assert strip(again) == strip(history)
-
-
-def test_sigkill_at_any_moment_leaves_a_run_that_continues(tmp_path):
-    """The same, with real processes, killed several times without warning."""
-    script = f"""
-import sys; sys.path.insert(0, {str(HERE)!r})
-import torch, pathlib
-from safetensors.torch import save_file
-from test_training import train, TrainingSettings, Regression
-torch.set_num_threads(1)
-folder = pathlib.Path(sys.argv[1])
-settings = TrainingSettings(epochs=6, batch_size=4, learning_rate=0.01, average=0.9)
-model, _ = train(folder, settings, checkpoint_seconds=0, log=print)
-save_file(model.state_dict(), folder / "end.safetensors")
-"""
-
-    def start(folder):
-        return subprocess.Popen([sys.executable, "-c", script, folder], stdout=subprocess.DEVNULL)
-
-    assert start(tmp_path / "whole").wait() == 0
-    broken = tmp_path / "broken"
-    for _ in range(3):
-        process = start(broken)
-        known = set(broken.glob("checkpoint-*"))
-        while process.poll() is None and len(set(broken.glob("checkpoint-*")) - known) < 1:
-            time.sleep(0.01)
-        time.sleep(0.05)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    assert start(broken).wait() == 0
-    whole = load_file(tmp_path / "whole/end.safetensors")
-    again = load_file(broken / "end.safetensors")
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 @given(
