@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
+from zlib import crc32
 
 import torch
 from filelock import FileLock, Timeout
@@ -108,15 +109,38 @@ class Connection(sqlite3.Connection):
         return writing(self.execute("PRAGMA database_list").fetchone()[2])
 
 
+TEXTS = """
+CREATE TABLE IF NOT EXISTS texts (key BLOB PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sums (key BLOB PRIMARY KEY, sum INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS summed AFTER INSERT ON texts BEGIN
+    INSERT OR REPLACE INTO sums VALUES (new.key, checksum(new.key, CAST(new.text AS BLOB)));
+END;
+"""
+UNSUMMED = "SELECT key, checksum(key, CAST(text AS BLOB)) FROM texts WHERE key NOT IN (SELECT key FROM sums)"
+DAMAGED = "SELECT key FROM texts JOIN sums USING (key) WHERE sum != checksum(key, CAST(text AS BLOB))"
+
+
 def connect(path: Path, timeout: float) -> Connection:
-    """A database, waiting up to `timeout` seconds for others that write; a damaged one is set aside with a warning."""
+    """A database of `texts` by `key`, waiting up to `timeout` seconds for others that write. A damaged one is set aside
+    with a warning; each text has a checksum, and one that is not what was written is dropped with a warning."""
     path = Path(path)
     with locked(path.with_name(f"{path.name}.lock")):
         if not _is_sound(path):
             aside = path.rename(path.with_name(f"{path.name}.damaged"))
             path.with_name(f"{path.name}-journal").unlink(missing_ok=True)  # it would be taken for the new one's
             warnings.warn(f"{path}: found a damaged database, now {aside.name}; it is made again", stacklevel=3)
-        return sqlite3.connect(path, timeout, factory=Connection)
+        store = sqlite3.connect(path, timeout, factory=Connection)
+        store.create_function("checksum", 2, lambda key, text: crc32(text, crc32(key)), deterministic=True)
+        store.executescript(TEXTS)
+        if unsummed := store.execute(UNSUMMED).fetchall():  # by an older version
+            with store:
+                store.executemany("INSERT OR IGNORE INTO sums VALUES (?, ?)", unsummed)
+        if damaged := store.execute(DAMAGED).fetchall():
+            with store:
+                store.executemany("DELETE FROM texts WHERE key = ?", damaged)
+            warnings.warn(f"{path}: found {len(damaged)} texts other than they were written; they are made again",
+                          stacklevel=3)  # fmt: skip
+        return store
 
 
 def _is_sound(path: Path) -> bool:

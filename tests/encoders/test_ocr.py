@@ -201,6 +201,29 @@ def test_a_damaged_cache_is_set_aside_with_one_sentence(tmp_path, fake, content)
     assert sum(fake) == 80 and stored(cache) == 40
 
 
+@pytest.mark.parametrize("flips", [0x01, 0x80])  # another letter, and one that is none
+def test_a_flipped_bit_is_found_in_a_text(tmp_path, fake, flips):
+    cache = tmp_path / "ocr"
+    first = read([note(n) for n in range(5)], cache)
+    content = bytearray(cache.read_bytes())
+    content[content.index(b"(800, 200)") + 2] ^= flips
+    cache.write_bytes(content)
+    with pytest.warns(UserWarning, match="ocr: found 1 texts other than they were written; they are made again"):
+        assert read([note(n) for n in range(5)], cache) == first
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read([note(n) for n in range(5)], cache) == first
+    assert sum(fake) == 6 and stored(cache) == 5
+
+
+def test_texts_of_an_older_version_are_kept(tmp_path, fake):
+    cache = tmp_path / "ocr"
+    first = read([note(n) for n in range(5)], cache)
+    with sqlite3.connect(cache) as store:
+        store.executescript("DROP TRIGGER summed; DROP TABLE sums")
+    assert read([note(n) for n in range(5)], cache) == first and sum(fake) == 5
+
+
 def test_a_full_disk_is_named_and_what_was_read_stays(tmp_path, monkeypatch):
     cache, long = tmp_path / "ocr", "x" * 20_000
     monkeypatch.setattr(ocr, "_recognised", lambda files: [long] * len(files))
