@@ -144,7 +144,8 @@ def comparisons_table(judged: pd.DataFrame) -> pd.DataFrame:
     which it was tested, p-values alone and among all comparisons (Holm), the verdict."""
     if judged.empty:
         return judged
-    shown = dict(claim=judged["claim"], metric=judged["metric"], difference=judged["value"].map("{:+.1f}".format))
+    difference = (judged["value"].round(1) + 0.0).map("{:+.1f}".format)  # no negative zero
+    shown = dict(claim=judged["claim"], metric=judged["metric"], difference=difference)
     shown |= {"interval": _ranges(judged, "+"), "p": _p(judged["p"]), "p, Holm": _p(judged["adjusted"])}
     return pd.DataFrame(shown | {"verdict": judged["text"], "source": judged["source"]})
 
