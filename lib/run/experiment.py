@@ -18,8 +18,7 @@ from lib.progress import told_to
 from lib.run import pool, store
 from lib.run.checkpoints import remove_checkpoints
 from lib.run.paper import find_paper
-from lib.run.planning import FOLDERS, Run, in_order, plain, plan, resolve
-from lib.run.planning import distinct as distinct  # for the notebooks
+from lib.run.planning import FOLDERS, Run, in_order, look_at_data, plain, plan, resolve
 from lib.run.provenance import provenance
 from lib.run.store import RUNS, DamagedRun, Result
 from lib.run.training import fit
@@ -163,6 +162,15 @@ def _finish(asked: Run, data, model, history: list[dict], folder: Path) -> None:
 # ---- many runs ----
 
 
+def distinct(paper: str, variants: Sequence[str], settings: Mapping | None = None) -> list[str]:
+    """The variants without those that `settings` make equal to an earlier one."""
+    found = {}
+    for variant in variants:
+        asked = plan(paper, variant, 0, settings)
+        found.setdefault((asked.settings, asked.parent, asked.encoders, asked.output), variant)
+    return list(found.values())
+
+
 def ablate(
     paper: str,
     variants: Sequence[str],
@@ -177,8 +185,7 @@ def ablate(
     children. A variant or a seed that is asked for twice counts once. Raises ValueError for none, and as `plan` does.
     """
     variants, seeds = _each_once("variants", variants), _each_once("seeds", seeds)
-    for variant in variants:
-        resolve(paper, variant, settings)  # and see whether its data were changed
+    look_at_data(paper, variants, settings)
     asked = [plan(paper, variant, seed, settings) for variant in variants for seed in seeds]
     missing = [one for one in in_order(asked) if _known(one, folder) is None]
     at_once = pool.at_once(len(missing), max((one.settings.threads for one in missing), default=1))

@@ -1,7 +1,7 @@
 """Runs that are asked for: a paper's variant with a seed and all its settings, what it needs before, and its key."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
@@ -125,6 +125,11 @@ def plain(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
+def look_at_data(paper: str, variants: Iterable[str], settings: Mapping | None) -> None:
+    """See, once for all these variants, whether the data that they read were changed; errors as in `resolve`."""
+    fresh.look_at(folder for variant in variants for folder in _folders(_settings(paper, variant, settings)))
+
+
 def _folders(settings) -> list[str]:
     return [folder for name in sorted(FOLDERS) if (folder := getattr(settings, name, None))]
 
@@ -158,15 +163,6 @@ def _named(paper: str, variant: str) -> tuple[str, str]:
     """"variant" of this paper, or "paper/variant"."""
     other, _, name = variant.rpartition("/")
     return other or paper, name
-
-
-def distinct(paper: str, variants: Sequence[str], settings: Mapping | None = None) -> list[str]:
-    """The variants without those that `settings` make equal to an earlier one."""
-    found = {}
-    for variant in variants:
-        asked = plan(paper, variant, 0, settings)
-        found.setdefault((asked.settings, asked.parent, asked.encoders, asked.output), variant)
-    return list(found.values())
 
 
 def in_order(asked: Iterable[Run]) -> list[Run]:

@@ -51,6 +51,13 @@ def stored(path: Path) -> int:
     return sqlite3.connect(path).execute("SELECT count(*) FROM texts").fetchone()[0]
 
 
+def silently_read(pictures: list, cache: Path) -> list[str]:
+    """What `read` gives, and any warning is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return read(pictures, cache)
+
+
 @pytest.fixture
 def fake(monkeypatch):
     """Tesseract's stand-in, which tells a picture's size; the list of how many pictures it was given each time."""
@@ -195,9 +202,7 @@ def test_a_damaged_cache_is_set_aside_with_one_sentence(tmp_path, fake, content)
     if content != b"":  # which sqlite takes for a database of nothing
         with pytest.warns(UserWarning, match="ocr: found a damaged database, now ocr.damaged; it is made again"):
             assert read([note(n) for n in range(40)], cache) == first
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert read([note(n) for n in range(40)], cache) == first
+    assert silently_read([note(n) for n in range(40)], cache) == first
     assert sum(fake) == 80 and stored(cache) == 40
 
 
@@ -210,9 +215,7 @@ def test_a_flipped_bit_is_found_in_a_text(tmp_path, fake, flips):
     cache.write_bytes(content)
     with pytest.warns(UserWarning, match="ocr: found 1 texts other than they were written; they are made again"):
         assert read([note(n) for n in range(5)], cache) == first
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert read([note(n) for n in range(5)], cache) == first
+    assert silently_read([note(n) for n in range(5)], cache) == first
     assert sum(fake) == 6 and stored(cache) == 5
 
 
@@ -277,6 +280,4 @@ def test_the_rules_word_by_word(words, vocabulary):
 
 
 def test_no_warning_where_nothing_is_wrong(tmp_path, fake):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        read([note(1), None], tmp_path / "ocr")
+    silently_read([note(1), None], tmp_path / "ocr")
