@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from zlib_ng.zlib_ng import crc32  # zlib's own sums, three times as fast
 from lib.files import locked, writing
 
 KEY_BYTES, SUM_BYTES = 32, 4
+CHECKERS = 2  # threads that sum rows: one does not read as fast as memory gives
 
 
 class FeatureCache:
@@ -38,9 +40,10 @@ class FeatureCache:
     def row_bytes(self) -> int:
         return int(np.prod(self.row_shape)) * self.dtype.itemsize
 
-    def positions(self) -> Mapping[bytes, int]:
-        """Key -> row number of every committed row that is what was written."""
+    def positions(self, wanted: Iterable[bytes] = ()) -> Mapping[bytes, int]:
+        """Key -> row number of every committed row that is what was written; the `wanted` ones are checked at once."""
         self._read_on()
+        self._check(wanted)
         return _Positions(self._index, self._is_sound)
 
     def rows(self) -> np.ndarray:
@@ -99,6 +102,13 @@ class FeatureCache:
         with open(self.keys_path, "rb") as file:
             file.seek(start * KEY_BYTES)
             return [file.read(KEY_BYTES) for _ in range(start, self._count)]
+
+    def _check(self, wanted: Iterable[bytes]) -> None:
+        """Look at many rows side by side: what is found is remembered."""
+        rows = [(key, self._index[key]) for key in wanted if key in self._index]
+        with ThreadPoolExecutor(CHECKERS) as pool:
+            parts = (rows[i::CHECKERS] for i in range(CHECKERS))
+            list(pool.map(lambda part: [self._is_sound(key, row) for key, row in part], parts))
 
     def _is_sound(self, key: bytes, row: int) -> bool:
         if row not in self._checked:
