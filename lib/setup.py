@@ -1,5 +1,6 @@
 """What must be true before anything else is imported: threads that sleep, and a torchvision that loads."""
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -51,3 +52,13 @@ def cure_torchvision() -> bool:
             fragment.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _schemas.append(fragment)
         return False
+
+
+class Later:
+    """A module that is imported when something of it is first asked for."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __getattr__(self, wanted: str):
+        return getattr(importlib.import_module(self._name), wanted)

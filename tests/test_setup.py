@@ -19,6 +19,12 @@ def test_torchvision_imports_after_lib(first):
     assert done.stdout.strip() == "fine", done.stderr
 
 
+def test_nothing_slow_is_imported_before_it_is_needed():
+    """Torchvision takes as long as torch: every notebook, worker and predictor would wait for it."""
+    done = fresh("import sys, lib.predict; from lib.papers import cmkp, gxn, k3m, maf, vse; print(*sys.modules)")
+    assert not {"torchvision", "timm", "transformers", "torch._dynamo"} & set(done.stdout.split()), done.stderr
+
+
 @pytest.mark.parametrize("make", [
     lambda root: (root / "lib").mkdir(),
     lambda root: [(root / "lib").mkdir(), (root / "lib" / "__init__.py").touch()],

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision.models as tv
 from PIL import Image
 from torch import nn
 
@@ -20,9 +19,10 @@ from lib.encoders.cache import FeatureCache, Features
 from lib.names import require_known
 from lib.precision import autocast, device, fast_precision
 from lib.progress import ticking
-from lib.setup import ROOT
+from lib.setup import ROOT, Later
 from lib.sources import hash_of
 
+tv = Later("torchvision.models")  # half of the time that importing everything else takes
 CACHE = ROOT / "cache"
 BATCH = 64
 # A view is the part of the picture that is shown, as fractions (left, top, right, bottom), and whether it is mirrored.
@@ -89,17 +89,12 @@ class TorchvisionNet(nn.Module):
         return self.network(pixels)  # (B, 1000)
 
 
-def _torchvision(name: str, dims: dict[str, int]) -> Network:
-    # torchvision's file names end in the start of the hash that it checks after a download
-    return Network(partial(TorchvisionNet, name), dims, Path(tv.get_model_weights(name).IMAGENET1K_V1.url).stem)
-
-
 VGG_DIMS, RESNET_DIMS = {"pooled": 512, "grid": 512, "fc": 4096}, {"pooled": 2048, "grid": 2048}
-NETWORKS = {
+NETWORKS = {  # torchvision's weights by their file, whose name ends in the hash that a download is checked by
     "lite0": Network(Lite0, {"pooled": 1280, "grid": 1280}, Lite0.sha256, mean=(0.5,) * 3, std=(0.5,) * 3),
-    "vgg16": _torchvision("vgg16", VGG_DIMS),
-    "vgg19": _torchvision("vgg19", VGG_DIMS),
-    "resnet152": _torchvision("resnet152", RESNET_DIMS),
+    "vgg16": Network(partial(TorchvisionNet, "vgg16"), VGG_DIMS, "vgg16-397923af"),
+    "vgg19": Network(partial(TorchvisionNet, "vgg19"), VGG_DIMS, "vgg19-dcbb9e9d"),
+    "resnet152": Network(partial(TorchvisionNet, "resnet152"), RESNET_DIMS, "resnet152-394f9c45"),
 }
 
 
