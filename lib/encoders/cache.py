@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ from zlib_ng.zlib_ng import crc32  # zlib's own sums, three times as fast
 from lib.files import locked, writing
 
 KEY_BYTES, SUM_BYTES = 32, 4
-CHECKERS = 2  # threads that sum rows: one does not read as fast as memory gives
 
 
 class FeatureCache:
@@ -24,7 +23,8 @@ class FeatureCache:
     and appending starts at the last committed row: a process killed at any moment leaves at worst a tail that the
     next writer overwrites. Writers take a file lock for the moment of appending, so any number may share a table.
     A row that is not what was written (a file cut short by a copy, a flipped bit, another table's file) is warned of
-    and counts as not there, so that it is computed and appended again; it is checked when it is first asked for.
+    and counts as not there, so that it is computed and appended again; it is checked when it is first asked for, once
+    in a process as long as nobody writes to the file.
     """
 
     def __init__(self, folder: Path, row_shape: Sequence[int], dtype: str = "float16"):
@@ -40,10 +40,9 @@ class FeatureCache:
     def row_bytes(self) -> int:
         return int(np.prod(self.row_shape)) * self.dtype.itemsize
 
-    def positions(self, wanted: Iterable[bytes] = ()) -> Mapping[bytes, int]:
-        """Key -> row number of every committed row that is what was written; the `wanted` ones are checked at once."""
+    def positions(self) -> Mapping[bytes, int]:
+        """Key -> row number of every committed row that is what was written."""
         self._read_on()
-        self._check(wanted)
         return _Positions(self._index, self._is_sound)
 
     def rows(self) -> np.ndarray:
@@ -91,9 +90,10 @@ class FeatureCache:
             self._forget()
         if count > self._count:
             before, self._count = self._count, count
+            self._checked = self._checked or _looked_at(self.rows_path, *_stamp(self.rows_path))
             self._index |= {key: before + i for i, key in enumerate(self._keys(before))}
             self._sums = _map(self.sums_path, np.uint32, (min(count, _size(self.sums_path) // SUM_BYTES),))
-            self._bytes = _map(self.rows_path, np.uint8, (count, self.row_bytes))
+            self._bytes = np.asarray(_map(self.rows_path, np.uint8, (count, self.row_bytes)))
 
     def _keys(self, start: int) -> list[bytes]:
         """The keys of the rows from `start` on."""
@@ -102,13 +102,6 @@ class FeatureCache:
         with open(self.keys_path, "rb") as file:
             file.seek(start * KEY_BYTES)
             return [file.read(KEY_BYTES) for _ in range(start, self._count)]
-
-    def _check(self, wanted: Iterable[bytes]) -> None:
-        """Look at many rows side by side: what is found is remembered."""
-        rows = [(key, self._index[key]) for key in wanted if key in self._index]
-        with ThreadPoolExecutor(CHECKERS) as pool:
-            parts = (rows[i::CHECKERS] for i in range(CHECKERS))
-            list(pool.map(lambda part: [self._is_sound(key, row) for key, row in part], parts))
 
     def _is_sound(self, key: bytes, row: int) -> bool:
         if row not in self._checked:
@@ -147,6 +140,17 @@ class _Positions(Mapping):
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Which file it is, and when it was last written to."""
+    return path.stat().st_ino, path.stat().st_mtime_ns
+
+
+@lru_cache(maxsize=64)
+def _looked_at(path: Path, inode: int, written: int) -> dict[int, bool]:
+    """Which rows of a file this process looked at, and whether they were sound."""
+    return {}
 
 
 def _map(path: Path, dtype, shape: tuple[int, ...]) -> np.ndarray:

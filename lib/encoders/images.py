@@ -177,7 +177,7 @@ class ImageEncoder:
         store = self.store(Path(cache))
         keys = [_view_keys(picture, views) for picture in pictures]  # N lists of V keys
         keys = _with_company(keys) if self.batch_norm == "train" else keys
-        known = store.positions(key for row in keys for key in row)
+        known = store.positions()
         shown = {
             key: (picture, view)
             for picture, picture_keys in zip(pictures, keys, strict=True)
