@@ -90,18 +90,21 @@ def reinforcement(runs: pd.DataFrame) -> plt.Figure:
 
 
 def told(runs: pd.DataFrame) -> list[str]:
-    """What reinforcement did to each row that it trained, on dev, a sentence a row: the change of its reward since the
-    stage before, where that is among the runs, else since the first epoch; and every fall of more than a point."""
+    """What the last stage did to each row that tells, on dev, a sentence a row: the change of its reward (of CIDEr-D,
+    where it has none) since the stage before, where that is among the runs, else since the first epoch; and every fall
+    of more than a point. A row without a reward says what is not due to one."""
     before, lines = {result.seed: _chosen(result) for result in results_of(runs, "gxn", "captions")}, []
     for variant in dict.fromkeys(runs["variant"]):
         results = results_of(runs, "gxn", variant)
-        if not results[0].settings.get("gamma"):
+        settings = results[0].settings
+        if not settings.get("captions") or variant == "captions":
             continue
         pairs = [(before.get(result.seed, result.history[0]), _chosen(result)) for result in results]
-        reward = {"cider": "CIDEr-D", "bleu": "BLEU-4"}[results[0].settings["reward"]]
+        reward = {"cider": "CIDEr-D", "bleu": "BLEU-4"}[settings["reward"]]
         change = {name: np.mean([new[name] - old[name] for old, new in pairs]) for name in (reward, *FALLS)}
         fell = [f"{name} by {-by:.1f}" for name, by in change.items() if name in FALLS and by < -1]
-        said = f"{TITLES[variant]}: its reward, {reward} on dev, changed by {change[reward]:+.2f}"
+        paid = f"its reward, {reward}" if settings["gamma"] else f"without a reward {reward}"
+        said = f"In the last stage of *{TITLES[variant]}* {paid}, changed by {change[reward]:+.2f} on dev"
         lines.append(f"{said}; what fell by more than a point: {', '.join(fell) or 'nothing'}.")
     return lines
 

@@ -67,7 +67,7 @@ def tuned(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     rows = runs[is_tuned(runs)]
     parts = [TUNED.fullmatch(name).groups() for name in rows["variant"]]
     where = pd.DataFrame(parts, columns=["variant", "kind", "percent"]).astype({"percent": int})
-    return where.assign(seed=rows["seed"].to_numpy(), value=rows[metric].to_numpy())
+    return where.assign(seed=rows["seed"].to_numpy(), value=rows[metric].to_numpy()).dropna()
 
 
 def tuned_table(runs: pd.DataFrame, metrics: Sequence[str], names: Mapping[str, str]) -> pd.DataFrame:
@@ -77,6 +77,7 @@ def tuned_table(runs: pd.DataFrame, metrics: Sequence[str], names: Mapping[str, 
     if not is_tuned(runs).any():
         return pd.DataFrame()
     for metric in metrics:
+        table["seeds"] = tuned(runs, metric).groupby(where, sort=False).size()
         at_test = cells(runs[~is_tuned(runs)], metric).groupby(where, sort=False)["value"].mean()
         table[f"{metric}, tuned at the ratio"] = tuned(runs, metric).groupby(where, sort=False)["value"].mean()
         table[f"{metric}, tuned clean"] = at_test.reindex(table[f"{metric}, tuned at the ratio"].index)

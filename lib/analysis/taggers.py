@@ -177,7 +177,7 @@ def looked_at(runs: pd.DataFrame, settings: Mapping) -> Tagger:
         folder, title = shipped("maf"), "the MAF that ships with the report"
     else:
         best = (mine if len(mine) else here[here["variant"] == here["variant"].iloc[-1]]).sort_values("dev F1").iloc[-1]
-        folder, title = Path(best["folder"]), f"{TITLES[best['variant']]}, seed {best['seed']}, of your run"
+        folder, title = Path(best["folder"]), f"{TITLES[best['variant']]}, seed {best['seed']}"
     predictor = predict.load(folder)
     asked = experiment.resolve("maf", "full", settings)
     seen = replace(predictor.settings, data_dir=asked.data_dir, train_limit=asked.train_limit)

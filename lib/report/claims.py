@@ -1,5 +1,6 @@
 """What the papers claim and what is said of it: verdicts on numbers and comparisons, which know no paper and no run."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -158,7 +159,6 @@ class Comparison:
     null: float = 0.0
     word: str = "holds"
     needed: int = FEW_SEEDS
-    shared_parent: bool = False
 
 
 def comparison_verdicts(asked: Sequence[Comparison], corpus: str = "") -> list[Verdict]:
@@ -184,8 +184,6 @@ def _judged(one: Comparison, p: float, adjusted: float, level: float, corpus: st
     notes = [word + (" on IconWorld" if corpus.startswith("iconworld") else "")]
     if not one.estimate.over_units:
         notes.append("over seeds only, the metric is no sum over examples")
-    if one.shared_parent:
-        notes.append("one parent for all seeds, the interval is too narrow")
     return Verdict(word, "; ".join(notes), one.estimate.value, *one.estimate.interval(level), p, adjusted)
 
 
@@ -224,7 +222,7 @@ def _number_row(paper: str, corpus: str, claim: dict, metric: str, ours: np.ndar
     options = dict(differs=differs, needed=seeds_needed(paper, corpus), **known)
     verdict = number_verdict(ours, claim[metric], margin(paper, metric), **options)
     about = {name: claim[name] for name in ("row", "variant", "source", "sure")}
-    about["matters"] = metric in claim.get("matters", [])
+    about |= dict(matters=metric in claim.get("matters", []), digits=digits(margin(paper, metric)))
     return dict(**about, metric=metric, published=claim[metric], **vars(verdict), differs=told(differs))
 
 
@@ -243,13 +241,24 @@ def judge_comparisons(
             below = claim["at_least"] if "at_least" in claim else _contrast(scored, claim["below"], metric)
             if above is None or below is None:
                 continue
-            shared = any(shared_parent(claim[side]) for side in ("above", "below") if side in claim)
-            asked.append(_asked(paper, corpus, claim, metric, difference(above, below), shared))
-            about = {name: claim.get(name, "") for name in ("claim", "above", "below", "source")}
-            about |= dict(metric=named(metric), matters=named(metric) in claim.get("matters", []))
-            rows.append(about)
+            asked.append(_asked(paper, corpus, claim, metric, difference(above, below)))
+            rows.append(_about(claim, metric, margin(paper, metric), shared_parent))
     verdicts = comparison_verdicts(asked, corpus)
     return pd.DataFrame([row | vars(verdict) for row, verdict in zip(rows, verdicts, strict=True)])
+
+
+def _about(claim: dict, metric: Metric, margin: float, shared_parent: Callable[[str], bool]) -> dict:
+    """What a row of comparisons says beside its verdict; an aim is part of the metric: "colour - 90"."""
+    about = {name: claim.get(name, "") for name in ("claim", "above", "below", "source")}
+    aim = f" - {claim['at_least']:g}" if claim.get("at_least") else ""
+    about |= dict(metric=named(metric) + aim, matters=named(metric) in claim.get("matters", []))
+    shared = any(shared_parent(claim[side]) for side in ("above", "below") if side in claim)
+    return about | dict(digits=digits(margin), shared_parent=shared)
+
+
+def digits(margin: float) -> int:
+    """How many decimals a metric is printed with, by the difference in it that is taken for none: one, or more."""
+    return max(1, math.ceil(-math.log10(margin)))
 
 
 def _contrast(scored: Callable[[str, str], Score | None], variant: str, metric: Metric) -> Score | None:
@@ -257,8 +266,8 @@ def _contrast(scored: Callable[[str, str], Score | None], variant: str, metric: 
     return None if None in parts else contrast(terms(metric).values(), parts)
 
 
-def _asked(paper: str, corpus: str, claim: dict, metric: Metric, estimate: Estimate, shared: bool) -> Comparison:
-    options = dict(needed=seeds_needed(paper, corpus), shared_parent=shared)
+def _asked(paper: str, corpus: str, claim: dict, metric: Metric, estimate: Estimate) -> Comparison:
+    needed = seeds_needed(paper, corpus)
     if claim.get("no_worse"):
-        return Comparison(estimate, -margin(paper, metric), "no worse", **options)
-    return Comparison(estimate, claim.get("by", 0.0), **options)
+        return Comparison(estimate, -margin(paper, metric), "no worse", needed)
+    return Comparison(estimate, claim.get("by", 0.0), needed=needed)

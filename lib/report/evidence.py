@@ -1,14 +1,29 @@
 """Reports that were made, read again: what a notebook shows before anybody runs anything, and the index of all."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from IPython.display import Image, Markdown
 
 from lib.files import replacing
 from lib.run.store import REPORTS
 
+VERDICTS = (
+    "How to read a verdict:",
+    "",
+    "- *agrees*, *higher*, *lower*: a published number beside ours. It agrees if another run of ours could have given",
+    "  it (it lies in the 95 % interval) and our mean is within a margin that was fixed beforehand. *In another",
+    "  setting*: encoder, data or training are not those of the paper. Of ranks the lower one is the better one.",
+    "- *holds*, *does not hold*, *not told apart*: a difference between two rows. Its interval counts what other seeds",
+    "  and other test examples could have changed, and is widened for the number of the paper's claims (Holm). A claim",
+    "  holds if all of it lies above zero, and does not hold if all of it lies below.",
+    "- *no worse*: all of the interval lies above minus the margin.",
+    "- *no verdict*: too few seeds were run. *On IconWorld*: a mechanism was seen, not the paper's number.",
+    "- *known from*: where we have a published number from: its *source*, a *copy*, or *memory*.",
+)
 SIGNS = {"holds": "✔", "no worse": "✔", "agrees": "✔", "higher": "▲", "lower": "▼", "does not hold": "✘"}
 
 
@@ -77,8 +92,16 @@ def _line(row: dict, dataset: str) -> str:
 def _ours(row: dict) -> str:
     """A mean over seeds, or a difference with its interval."""
     if row["kind"] == "numbers":
-        return f"{row['value']:.1f}"
-    return f"{row['value']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f})"
+        return decimal(row, "value")
+    return f"{decimal(row, 'value', '+')} ({decimal(row, 'low', '+')} to {decimal(row, 'high', '+')})"
+
+
+def decimal(row: Mapping, name: str, sign: str = "") -> str:
+    """A number of a judged row with the decimals of its metric, without a negative zero; nothing where there is none.
+    Rows of old reports have one decimal."""
+    digits = row.get("digits", np.nan)
+    places = 1 if np.isnan(digits) else int(digits)
+    return "" if np.isnan(row[name]) else f"{round(row[name], places) + 0.0:{sign}.{places}f}"
 
 
 def that_matter(root: Path = REPORTS) -> pd.DataFrame:
@@ -100,7 +123,7 @@ def _index_row(row: dict, dataset: str, paper: str, story: dict) -> dict:
         "verdict": row["text"],
         "what differs": row.get("differs", ""),
         "core-hours": story.get("hours", ""),
-        "command": f"`{story.get('command', '')}`",
+        "command": f"`{story['command']}`" if "command" in story else "not kept",
     }
 
 
@@ -111,9 +134,12 @@ def write_index(root: Path = REPORTS) -> None:
     lines = [
         "# Reports",
         "",
-        "Written by the notebooks with a profile that is meant for it. Each row is a claim and what was found; the",
-        "report behind it holds all its verdicts, tables, figures, every run and its provenance. What `make reports`",
+        "Written by the notebooks with a profile that is meant for it. Each row is a claim that matters (marked so in",
+        "`lib/report/claims.yaml`) and what was found; the report behind it holds all its verdicts, tables, figures,",
+        "every run and its provenance. What `make reports`",
         "writes with profile `smoke` lies in `smoke/`: it shows that all of it works, and is not kept.",
+        "",
+        *VERDICTS,
         "",
         table.to_markdown(index=False) if len(table) else "No verdict yet.",
         "",

@@ -23,6 +23,9 @@ from lib.run.store import REPORTS, keep_records, on_dev, read
 
 OWN = ("captions", "conll-images")  # names for anybody's own data
 KEPT_PROFILES = ("small", "paper", "original")  # those that are meant for a report
+READ = "What the words of a verdict mean is said above [all reports](../../README.md)."
+ONE_PARENT = """All seeds of these rows start from one parent: what another parent would have changed is not in the
+intervals, which are too narrow by that."""
 MARKS = re.compile(r"[|$<]")  # which Markdown, or what shows it, would take for its own
 SAID = {"holds": "Held", "no worse": "No worse, as claimed", "agrees": "Agrees with what is published",
         "higher": "Higher than published", "lower": "Lower than published", "does not hold": "Did not hold",
@@ -132,10 +135,14 @@ class Report:
         tables = {"Published beside ours": numbers_table(self.numbers)}
         tables["What should beat what"] = comparisons_table(self.comparisons)
         shown = [f"## {title}\n\n{markdown(table)}" for title, table in tables.items() if len(table)]
-        return [f"# {self.paper.upper()} on {self.dataset}, profile {self.profile}", "\n".join(lines), *why, *shown]
+        if self.comparisons.get("shared_parent", pd.Series(dtype=bool)).any():
+            shown.append(ONE_PARENT)
+        title = f"# {self.paper.upper()} on {self.dataset}, profile {self.profile}"
+        return [title, "\n".join(lines), READ, *why, *shown]
 
     def _folded(self, deviations: Sequence[str]) -> list[str]:
-        plain = [name for name in self.runs if name != "folder" and "/" not in name]  # parts of scores have tables
+        known = self.runs.dropna(axis=1, how="all")
+        plain = [name for name in known if name != "folder" and "/" not in name]  # parts of scores have tables
         runs = markdown(self.runs[plain].astype(object).where(self.runs[plain].notna(), ""), ".2f")
         differs = "\n".join(f"- {line}" for line in deviations)
         where = f"{self.provenance_line()}\n\n```sh\n{self.command()}\n```\n\n"
@@ -153,7 +160,8 @@ class Report:
 def markdown(table: pd.DataFrame, floats: str = "g") -> str:
     """A table in Markdown, its texts as they are written: a "|" ends no cell and two "$" make no formula."""
     plain = lambda value: MARKS.sub(r"\\\g<0>", value) if isinstance(value, str) else value  # noqa: E731
-    return table.map(plain).rename(columns=plain).to_markdown(index=False, floatfmt=floats)
+    texts = [i for i, column in enumerate(table) if table[column].map(lambda cell: isinstance(cell, str)).all()]
+    return table.map(plain).rename(columns=plain).to_markdown(index=False, floatfmt=floats, disable_numparse=texts)
 
 
 def keep_drawn(out: Report, dataset: str, name: str, title: str, figure: plt.Figure | None) -> None:
@@ -164,5 +172,7 @@ def keep_drawn(out: Report, dataset: str, name: str, title: str, figure: plt.Fig
 
 def _told(judged: pd.DataFrame) -> str:
     """The claims of one verdict on one line, each once with its metrics."""
-    grouped = judged.groupby("claim", sort=False)["metric"].agg(", ".join)
-    return "; ".join(f"{claim} ({metrics})" for claim, metrics in grouped.items())
+    grouped = judged.groupby("claim", sort=False)["metric"].agg(list)
+    told = {claim: ", ".join(metrics) if len(metrics) < 4 else f"{len(metrics)} metrics"
+            for claim, metrics in grouped.items()}  # fmt: skip
+    return "; ".join(f"{claim} ({metrics})" for claim, metrics in told.items())

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lib.report.claims import comparisons, judge_comparisons, judge_numbers, published
-from lib.report.evidence import Evidence
+from lib.report.evidence import Evidence, decimal
 from lib.report.intervals import Score, score
 from lib.run import experiment
 from lib.run.paper import find_paper, find_variant, task_of
@@ -134,7 +134,8 @@ def numbers_table(judged: pd.DataFrame) -> pd.DataFrame:
     if judged.empty:
         return judged
     shown = dict(claim=judged["row"], metric=judged["metric"], published=judged["published"])
-    shown |= {"ours": judged["value"].map("{:.1f}".format), "95 % interval": _ranges(judged), "verdict": judged["text"]}
+    shown |= {"ours": judged.apply(decimal, axis=1, name="value"), "95 % interval": _ranges(judged)}
+    shown |= {"verdict": judged["text"]}
     about = {"differs in": judged["differs"], "source": judged["source"], "known from": judged["sure"]}
     return pd.DataFrame(shown | about)
 
@@ -144,8 +145,8 @@ def comparisons_table(judged: pd.DataFrame) -> pd.DataFrame:
     which it was tested, p-values alone and among all comparisons (Holm), the verdict."""
     if judged.empty:
         return judged
-    difference = (judged["value"].round(1) + 0.0).map("{:+.1f}".format)  # no negative zero
-    shown = dict(claim=judged["claim"], metric=judged["metric"], difference=difference)
+    shown = dict(claim=judged["claim"], metric=judged["metric"])
+    shown |= {"difference": judged.apply(decimal, axis=1, name="value", sign="+")}
     shown |= {"interval": _ranges(judged, "+"), "p": _p(judged["p"]), "p, Holm": _p(judged["adjusted"])}
     return pd.DataFrame(shown | {"verdict": judged["text"], "source": judged["source"]})
 
@@ -155,8 +156,8 @@ def _p(values: pd.Series) -> list[str]:
 
 
 def _ranges(judged: pd.DataFrame, sign: str = "") -> list[str]:
-    pairs = zip(judged["low"], judged["high"], strict=True)
-    return ["" if pd.isna(low) else f"{low:{sign}.1f} to {high:{sign}.1f}" for low, high in pairs]
+    rows = judged.to_dict("records")
+    return [f"{low} to {decimal(row, 'high', sign)}" if (low := decimal(row, "low", sign)) else "" for row in rows]
 
 
 def results_of(runs: pd.DataFrame, paper: str, variant: str) -> list[Result]:

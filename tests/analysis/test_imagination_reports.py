@@ -51,20 +51,22 @@ def test_the_curve_has_a_line_a_row_that_tells_and_the_stage_before_stands_left(
 
 
 @pytest.mark.parametrize("reward, raised, fell", [
-    ("cider", "CIDEr-D on dev, changed by +0.20", "BLEU-4 by 3.0, rsum by 1.5"),
-    ("bleu", "BLEU-4 on dev, changed by -3.00", "BLEU-4 by 3.0, rsum by 1.5"),
+    ("cider", "CIDEr-D, changed by +0.20 on dev", "BLEU-4 by 3.0, rsum by 1.5"),
+    ("bleu", "BLEU-4, changed by -3.00 on dev", "BLEU-4 by 3.0, rsum by 1.5"),
 ])  # fmt: skip
 def test_every_fall_of_more_than_a_point_is_told(monkeypatch, reward, raised, fell):
     def record(*values):
         return dict(zip(("CIDEr-D", "BLEU-4", "words", "rsum", "all"), values, strict=True))
 
     before = result(history=[record(9, 0, 0, 0, 1), record(0.5, 20, 8, 400, 9)])
-    settings = {"gamma": 0.5, "reward": reward}
+    settings = {"captions": True, "gamma": 0.5, "reward": reward}
     after = result(history=[record(0.7, 17, 7.5, 398.5, 9), record(0, 0, 0, 0, 1)], settings=settings)
-    found = {"captions": [before], "full": [after], "two-level": [result(settings={"gamma": 0.0})]}
+    alone = result(history=after.history, settings=settings | {"gamma": 0.0})
+    found = {"captions": [before], "full": [after], "xe": [alone], "two-level": [result(settings={"captions": False})]}
     monkeypatch.setattr(reports, "results_of", lambda runs, paper, variant: found[variant])
-    (line,) = reports.told(pd.DataFrame({"variant": ["two-level", "full"]}))
-    assert raised in line and line.endswith(f"what fell by more than a point: {fell}.")
+    with_reward, without = reports.told(pd.DataFrame({"variant": ["two-level", "full", "xe"]}))
+    assert raised in with_reward and "its reward" in with_reward and "without a reward" in without
+    assert with_reward.endswith(f"what fell by more than a point: {fell}.")
 
 
 def test_places_before_and_after_are_counted(monkeypatch):

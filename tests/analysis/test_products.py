@@ -47,7 +47,7 @@ def closed():
 
 
 def test_ones_own_k3m_is_looked_at_with_the_listings_of_its_run(mine, data):
-    assert mine.title == "K3M (hard-spl), seed 0, best of your runs on dev"
+    assert mine.title == "K3M (hard-spl), seed 0, the best on dev"
     assert mine.items == list(data.views["test"]["clean"].items)
     assert mine.items[mine.stranger].category != mine.items[mine.example].category
 

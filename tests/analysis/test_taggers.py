@@ -63,7 +63,7 @@ def test_scores_by_kind_have_a_column_each(runs, data):
 
 
 def test_ones_own_maf_is_looked_at_else_the_shipped_one(runs):
-    assert taggers.looked_at(runs, SETTINGS).title == "MAF, seed 0, of your run"
+    assert taggers.looked_at(runs, SETTINGS).title == "MAF, seed 0"
     try:
         folder = shipped("maf")
     except FileNotFoundError:

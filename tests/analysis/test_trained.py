@@ -24,16 +24,16 @@ def test_the_shipped_model_answers_unless_parameters_are_changed(tmp_path):
     runs = experiment.ablate("vse", ["random", "sum"], [0], settings, tmp_path / "runs", log=lambda line: None)
     given = ("vse", runs, STORED, tmp_path / "reports")
     predictor, which = to_look_into(*given)
-    assert which == "sum of words, seed 0, best of your runs on dev"
+    assert which == "sum of words, seed 0, the best on dev"
     assert predictor.settings.sentence == "sum"
     folder = ship(experiment.store.read(runs["folder"][1]), tmp_path / "reports/iconworld-captions/vse/model")
-    assert "best of your runs" in to_look_into(*given)[1], "it is no model of the variant that is shown"
+    assert "the best on dev" in to_look_into(*given)[1], "it is no model of the variant that is shown"
     folder.rename(folder.with_name(folder.name.replace("sum", "best")))
     asked = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(predict, "load", asked.append)
         assert "the report ships" in to_look_into(*given)[1]
-        assert "best of your runs" in to_look_into("vse", runs, STORED | {"epochs": 1}, tmp_path / "reports")[1]
+        assert "the best on dev" in to_look_into("vse", runs, STORED | {"epochs": 1}, tmp_path / "reports")[1]
     assert asked[0] == "vse" and asked[1] != "vse"
 
 
