@@ -99,12 +99,13 @@ def told(runs: pd.DataFrame) -> list[str]:
         settings = results[0].settings
         if not settings.get("captions") or variant == "captions":
             continue
-        pairs = [(before.get(result.seed, result.history[0]), _chosen(result)) for result in results]
+        since = before or {result.seed: result.history[0] for result in results}
+        pairs = [(since[result.seed], _chosen(result)) for result in results if result.seed in since]
         reward = {"cider": "CIDEr-D", "bleu": "BLEU-4"}[settings["reward"]]
         change = {name: np.mean([new[name] - old[name] for old, new in pairs]) for name in (reward, *FALLS)}
         fell = [f"{name} by {-by:.1f}" for name, by in change.items() if name in FALLS and by < -1]
-        paid = f"its reward, {reward}" if settings["gamma"] else f"without a reward {reward}"
-        said = f"In the last stage of *{TITLES[variant]}* {paid}, changed by {change[reward]:+.2f} on dev"
+        paid = f"its reward, {reward}," if settings["gamma"] else f"{reward}, which is no reward there,"
+        said = f"In the last stage of *{TITLES[variant]}* {paid} changed by {change[reward]:+.2f} on dev"
         lines.append(f"{said}; what fell by more than a point: {', '.join(fell) or 'nothing'}.")
     return lines
 

@@ -127,10 +127,10 @@ class Shelf:
 
     # ---- attention over triples ----
 
-    def attention(self, i: int) -> plt.Figure | None:
-        """A listing, what each head looks at among its triples, and how likely its category is without each of them;
-        None of a model that does not look at triples, or knows no category."""
-        item, known = self.items[i], self.predictor.context["labels"]
+    def attention(self, i: int, change: Change | None = None) -> plt.Figure | None:
+        """A listing, perhaps changed, what each head looks at among its triples, and how likely its category is without
+        each of them; None of a model that does not look at triples, or knows no category."""
+        item, known = replace(self.items[i], **(change or {})), self.predictor.context["labels"]
         (seen,) = self.look([item])
         weights = seen["attention"]
         if weights is None or not len(weights) or seen["chances"] is None or item.category not in known:

@@ -23,7 +23,7 @@ from lib.run.store import REPORTS, keep_records, on_dev, read
 
 OWN = ("captions", "conll-images")  # names for anybody's own data
 KEPT_PROFILES = ("small", "paper", "original")  # those that are meant for a report
-READ = "What the words of a verdict mean is said above [all reports](../../README.md)."
+READ = "What the words of a verdict mean stands in [the list of all reports](../../README.md)."
 ONE_PARENT = """All seeds of these rows start from one parent: what another parent would have changed is not in the
 intervals, which are too narrow by that."""
 MARKS = re.compile(r"[|$<]")  # which Markdown, or what shows it, would take for its own

@@ -65,7 +65,7 @@ def test_every_fall_of_more_than_a_point_is_told(monkeypatch, reward, raised, fe
     found = {"captions": [before], "full": [after], "xe": [alone], "two-level": [result(settings={"captions": False})]}
     monkeypatch.setattr(reports, "results_of", lambda runs, paper, variant: found[variant])
     with_reward, without = reports.told(pd.DataFrame({"variant": ["two-level", "full", "xe"]}))
-    assert raised in with_reward and "its reward" in with_reward and "without a reward" in without
+    assert raised in with_reward and "its reward" in with_reward and "no reward" in without
     assert with_reward.endswith(f"what fell by more than a point: {fell}.")
 
 

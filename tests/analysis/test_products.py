@@ -90,7 +90,7 @@ def test_what_is_unchanged_keeps_its_neighbours(mine):
 
 def test_attention_stands_beside_what_each_triple_does(mine):
     item = mine.items[mine.example]
-    left, middle, right = mine.attention(mine.example).axes
+    left, middle, right = mine.attention(mine.example, {"title": ""}).axes
     weights = middle.images[0].get_array()
     assert weights.shape == (len(item.properties), 2) and np.allclose(weights.sum(0), 1, atol=1e-5)
     assert [label.get_text() for label in middle.get_yticklabels()] == [f"{n}: {v}" for n, v in item.properties]
@@ -98,7 +98,7 @@ def test_attention_stands_beside_what_each_triple_does(mine):
     gold = mine.predictor.context["labels"].index(item.category)
     for i, chance in enumerate(without):
         fewer = tuple(t for j, t in enumerate(item.properties) if j != i)
-        (seen,) = mine.look([item], {"properties": fewer})
+        (seen,) = mine.look([item], {"properties": fewer, "title": ""})
         assert seen["chances"][gold].item() == pytest.approx(chance, abs=1e-5)
     assert item.category in left.get_xlabel().replace("\n", " ").lower()
 
