@@ -24,6 +24,7 @@ VERDICTS = (
     "- *no verdict*: too few seeds were run. *On IconWorld*: a mechanism was seen, not the paper's number.",
     "- *known from*: where we have a published number from: its *source*, a *copy*, or *memory*.",
 )
+LEGEND = "*✔ it held, ✘ it did not, ▲ ▼ above or below what was published, ○ not decided by these runs*"
 SIGNS = {"holds": "✔", "no worse": "✔", "agrees": "✔", "higher": "▲", "lower": "▼", "does not hold": "✘"}
 
 
@@ -79,7 +80,9 @@ def found(paper: str, most: int = 5, root: Path = REPORTS) -> Markdown:
             verdicts = Evidence(paper, dataset, root).verdicts(True).to_dict("records")
             rows += [(row["word"] == "no verdict", _line(row, dataset)) for row in verdicts]
     shown = [f"- {line}" for _, line in sorted(rows, key=lambda row: row[0])[:most]]
-    return Markdown("\n".join(shown) or "- No report yet: run this notebook with profile small.")
+    if not shown:
+        return Markdown("- No report yet: run this notebook with profile small.")
+    return Markdown("\n".join([*shown, "", LEGEND]))
 
 
 def _line(row: dict, dataset: str) -> str:
