@@ -110,7 +110,7 @@ def decimal(row: Mapping, name: str, sign: str = "") -> str:
 def that_matter(root: Path = REPORTS) -> pd.DataFrame:
     """A row a claim that matters, over all reports."""
     rows = []
-    for dataset, paper in reports(root):
+    for dataset, paper in sorted(reports(root), key=lambda report: report[::-1]):
         evidence = Evidence(paper, dataset, root)
         rows += [_index_row(row, dataset, paper, evidence.story) for row in evidence.verdicts(True).to_dict("records")]
     return pd.DataFrame(rows).fillna("")
@@ -121,7 +121,7 @@ def _index_row(row: dict, dataset: str, paper: str, story: dict) -> dict:
         "paper": paper,
         "claim": f"{row['claim']}, {row['metric']}",
         "data": f"[{dataset}]({dataset}/{paper}/README.md)",
-        "published": row.get("published", "") if row["kind"] == "numbers" else "above",
+        "published": row.get("published", "") if row["kind"] == "numbers" else "–",
         "ours": _ours(row),
         "verdict": row["text"],
         "what differs": row.get("differs", ""),
@@ -139,8 +139,8 @@ def write_index(root: Path = REPORTS) -> None:
         "",
         "Written by the notebooks with a profile that is meant for it. Each row is a claim that matters (marked so in",
         "`lib/report/claims.yaml`) and what was found; the report behind it holds all its verdicts, tables, figures,",
-        "every run and its provenance. What `make reports`",
-        "writes with profile `smoke` lies in `smoke/`: it shows that all of it works, and is not kept.",
+        "every run and its provenance. What `make reports` writes with profile `smoke` lies in `smoke/`: it shows that",
+        "all of it works, and is not kept.",
         "",
         *VERDICTS,
         "",

@@ -159,7 +159,13 @@ def test_thresholds_are_compared_with_a_number():
     known = {("full", "colour"): scores(45)}
     table = claims.judge_comparisons("gxn", "iconworld-captions", lambda *row: known.get(row), lambda variant: False)
     assert table["word"].tolist() == ["holds"] and table["value"].iloc[0] == pytest.approx(5, abs=0.5)
+    assert table["metric"].tolist() == ["colour - 90"], "the aim is said"
     assert claims.judge_comparisons("gxn", "flickr8k", lambda *row: known.get(row), lambda variant: False).empty
+
+
+@pytest.mark.parametrize("margin, places", [(6, 1), (2, 1), (0.5, 1), (0.1, 1), (0.03, 2), (0.001, 3)])
+def test_a_metric_has_the_decimals_of_its_margin(margin, places):
+    assert claims.digits(margin) == places
 
 
 def test_published_numbers_beside_ours():

@@ -74,6 +74,30 @@ def test_marks_of_markdown_are_text_in_a_table():
     assert r"\$5 now, \$9 before" in table and r"\<sep>" in table and "| 1.2 |" in table.replace("  ", " ")
 
 
+def test_a_difference_keeps_its_sign_and_its_zeros():
+    table = markdown(pd.DataFrame({"difference": ["+4.0", "-0.5"], "interval": ["+1.0 to +7.0", ""]}))
+    assert "| +4.0" in table and "| -0.5" in table
+
+
+@pytest.mark.parametrize("value, digits, sign, shown", [
+    (-0.04, 1, "+", "+0.0"), (12.34, float("nan"), "", "12.3"), (0.128, 2, "+", "+0.13"), (float("nan"), 1, "+", ""),
+])  # fmt: skip
+def test_numbers_of_judged_rows(value, digits, sign, shown):
+    assert evidence.decimal({"value": value, "digits": digits}, "value", sign) == shown
+    assert evidence.decimal({"value": 1.0}, "value") == "1.0", "a row of an old report"
+
+
+def test_that_one_parent_serves_all_seeds_is_said_once(report):
+    plain = report.comparisons
+    for shared in (False, True):
+        report.comparisons = pd.DataFrame([{"claim": "a beats b", "metric": "F1", "word": "holds", "text": "holds",
+                                            "value": 1.0, "low": 0.5, "high": 1.5, "p": 0.01, "adjusted": 0.01,
+                                            "source": "", "shared_parent": shared}] * 4)  # fmt: skip
+        page = "\n".join(report._opening([]))
+        assert page.count("one parent") == shared and "a beats b (4 metrics)" in page
+    report.comparisons = plain
+
+
 def test_another_test_split_is_another_setting(runs):
     """Whoever reads data of their own as Flickr8k is not told that its numbers were reproduced."""
     judged = tables.judged_numbers(runs, "vse", "flickr8k")
