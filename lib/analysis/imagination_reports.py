@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from lib.analysis.imagining import real_judged
 from lib.papers import gxn
 from lib.report import plots
 from lib.report.tables import ablation_table, results_of
 from lib.run.experiment import histories
 from lib.run.store import read
 from lib.tasks import imagination
+from lib.tasks.retrieval import RetrievalData
 
 TITLES = {name: variant.title for name, variant in gxn.VARIANTS.items()}
 CAPTIONS = {"BLEU-4": "BLEU-4", "CIDEr-D": "CIDEr-D", "beam/BLEU-4": "BLEU-4, beam", "beam/CIDEr-D": "CIDEr-D, beam",
@@ -47,6 +49,13 @@ def pictures_table(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
     table = mine[["variant", "seed", "seconds", *names, "Fréchet"]].assign(**pd.DataFrame(apart, index=mine.index))
     order = [column for name in names for column in (name, *(c for c in apart[0] if c.startswith(f"{name}, ")))]
     return ablation_table(table, "gxn", [*order, "Fréchet"], dataset).drop(columns="seconds")
+
+
+def with_real(table: pd.DataFrame, data: RetrievalData) -> pd.DataFrame:
+    """The table of drawn pictures, and below it what the judges find right in real ones."""
+    real = {name: f"{value:.1f}" for name, value in real_judged(data).items() if name in table}
+    row = pd.DataFrame([{"variant": "real pictures, as small", **real}])
+    return pd.concat([table, row], ignore_index=True).fillna("–") if real else table
 
 
 def _apart(result, names: Sequence[str]) -> dict[str, float]:

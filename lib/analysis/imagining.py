@@ -12,12 +12,13 @@ from PIL import Image
 from lib.analysis.searches import readable
 from lib.corpora.iconworld.captions import COLOURS, HELD_OUT
 from lib.corpora.types import open_picture
+from lib.encoders.images import pixels
 from lib.layers.order import order_similarity
 from lib.metrics.captions import CiderD
 from lib.metrics.retrieval import evaluate
 from lib.report import plots
 from lib.report.plots import NEUTRAL, RIGHT, TRUE, WRONG
-from lib.tasks import imagination
+from lib.tasks import imagination, judging
 from lib.tasks.retrieval import RetrievalData
 
 Cell = tuple[Image.Image, str, str]  # a picture, what stands below it, the colour of its frame: see `plots.pictures`
@@ -121,6 +122,23 @@ def _judged(predictor, data: RetrievalData, count: int) -> Iterator[Cell]:
         yield picture, f"{data.test.captions[caption]} (kind: {int(rank) + 1})", frame
         if (count := count - 1) == 0:
             return
+
+
+def real_judged(data: RetrievalData) -> dict[str, float]:
+    """What the judges find right, in per cent, in the real pictures of the captions that are drawn, made as small and
+    blurred as drawn ones: where they fail here, no generator is to blame. Empty where nobody knows what is shown."""
+    split, s = data.test, data.test.settings
+    picture = split.owner[imagination.asked(split)]
+    shown = [split.examples[i].image for i in picture]
+    if not shown or not all(judging.alone(split.examples[i]) for i in picture):
+        return {}
+    probe = judging.probe(s.image_encoder, s.image_layer, s.image_size, s.picture_size, s.probe_scenes)
+    seen = judging.features(split.encoder, [judging.Treated(scene, s.picture_size) for scene in shown])
+    colour = judging.colours_right(torch.stack([pixels(scene, size=s.picture_size) for scene in shown]), shown).numpy()
+    rank, never = probe.ranks(seen, shown).numpy(), judging.held_out(split.examples)[picture]
+    found = {"colour": colour, "kind@1": rank < 1, "kind@5": rank < 5}
+    groups = {"": never | True, ", seen": ~never, ", held out": never}
+    return {name + group: 100 * right[mask].mean() for name, right in found.items() for group, mask in groups.items()}
 
 
 def real_and_small(data: RetrievalData, size: int, count: int = 6) -> list[Cell]:

@@ -34,6 +34,14 @@ def test_only_rows_that_tell_or_draw_have_a_line(runs):
     assert reports.captions_table(matching, ALBUM).empty and reports.pictures_table(matching, ALBUM).empty
 
 
+def test_real_pictures_stand_below_those_that_were_drawn(monkeypatch):
+    drawn = pd.DataFrame({"variant": ["GXN"], "colour": ["90.0"], "own@1": ["9.0"], "seeds": [5]})
+    monkeypatch.setattr(reports, "real_judged", lambda data: {"colour": 98.71, "kind@5": 97.0})
+    assert reports.with_real(drawn, None).iloc[1].tolist() == ["real pictures, as small", "98.7", "–", "–"]
+    monkeypatch.setattr(reports, "real_judged", lambda data: {})
+    assert reports.with_real(drawn, None) is drawn
+
+
 def test_pairs_that_training_never_showed_are_counted_apart():
     sums = {"seen/colour": [[3, 4], [0, 0]], "held out/colour": [[0, 0], [1, 4]]}
     known = result(statistics=lambda metric: np.array(sums[metric], float))

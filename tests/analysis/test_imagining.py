@@ -144,3 +144,11 @@ def test_what_is_to_be_drawn_is_shown_small(data):
     cells = imagining.real_and_small(data, 8, count=2)
     assert [picture.size for picture, *_ in cells] == [(8, 8)] * 2
     assert np.array_equal(np.asarray(cells[0][0]), data.train.bytes.gather([0])[0].permute(1, 2, 0).byte().numpy())
+
+
+def test_judges_find_most_of_real_pictures_right_where_they_know_what_is_shown(data):
+    assert imagining.real_judged(data) == {}, "nobody knows what an album shows"
+    asked = dict(profile="smoke", image_size=32, picture_size=32, train_limit=40)
+    found = imagining.real_judged(imagination.load(experiment.resolve("gxn", "full", asked)))
+    assert found["colour"] > 80 and found["kind@5"] > found["kind@1"] > 2.5
+    assert {"colour, seen", "kind@5, held out"} < set(found)
