@@ -10,16 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING
 
 from traitlets.config import Config
 
 from lib.names import require_known
 from lib.progress import EVERY
-from lib.setup import ROOT
+from lib.setup import ROOT, Later
 
-if TYPE_CHECKING:
-    import nbformat
+nbformat = Later("nbformat")  # four seconds, which no notebook that imports this should wait for
 
 EXECUTED = ROOT / "runs" / "notebooks"
 INJECTED = "# Parameters\n"  # how papermill begins the cell that it puts behind the parameters cell
@@ -124,7 +122,6 @@ class _Told(logging.Handler):
 
 def store(path: Path) -> None:
     """Run a notebook as it stands and keep its outputs in it, without stamps of when, where and by whom."""
-    import nbformat  # four seconds, which no notebook that imports this should wait for
     from nbclient import NotebookClient
 
     notebook = nbformat.read(path, as_version=4)
@@ -134,8 +131,6 @@ def store(path: Path) -> None:
 
 def clean(notebook: "nbformat.NotebookNode") -> "nbformat.NotebookNode":
     """The notebook with nothing in its metadata but the kernel, the language and the cells' tags."""
-    import nbformat
-
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
     for cell in notebook.cells:
@@ -145,8 +140,6 @@ def clean(notebook: "nbformat.NotebookNode") -> "nbformat.NotebookNode":
 
 def student(path: Path, folder: Path = ROOT / "student") -> Path:
     """A copy of a notebook in `folder` without outputs, with an empty cell to answer in for each tagged `solution`."""
-    import nbformat
-
     notebook = clean(nbformat.read(path, as_version=4))
     for cell in notebook.cells:
         if "solution" in cell.metadata.get("tags", []):
