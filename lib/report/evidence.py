@@ -72,7 +72,7 @@ def reports(root: Path = REPORTS) -> list[tuple[str, str]]:
     return [(path.parent.parent.name, path.parent.name) for path in sorted(root.glob("*/*/provenance.json"))]
 
 
-def found(paper: str, most: int = 8, root: Path = REPORTS) -> Markdown:
+def found(paper: str, most: int = 10, root: Path = REPORTS) -> Markdown:
     """What all reports of a paper say of its claims that matter, a line each, drawn from them."""
     rows = []
     for dataset, name in reports(root):
