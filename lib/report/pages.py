@@ -1,6 +1,7 @@
 """The pages of the reports: what held and what did not, tables, figures, all runs and where they come from."""
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,6 @@ from lib.run.store import REPORTS, keep_records, on_dev, read
 
 OWN = ("captions", "conll-images")  # names for anybody's own data
 KEPT_PROFILES = ("small", "paper", "original")  # those that are meant for a report
-READ = "What the words of a verdict mean stands in [the list of all reports](../../README.md)."
 ONE_PARENT = """All seeds of these rows start from one parent: what another parent would have changed is not in the
 intervals, which are too narrow by that."""
 MARKS = re.compile(r"[|$<]")  # which Markdown, or what shows it, would take for its own
@@ -138,7 +138,9 @@ class Report:
         if self.comparisons.get("shared_parent", pd.Series(dtype=bool)).any():
             shown.append(ONE_PARENT)
         title = f"# {self.paper.upper()} on {self.dataset}, profile {self.profile}"
-        return [title, "\n".join(lines), READ, *why, *shown]
+        index = os.path.relpath(self.root / "README.md", self.folder)
+        read = f"What the words of a verdict mean stands in [the list of all reports]({index})."
+        return [title, "\n".join(lines), read, *why, *shown]
 
     def _folded(self, deviations: Sequence[str]) -> list[str]:
         known = self.runs.dropna(axis=1, how="all")

@@ -1,6 +1,7 @@
 """Reports: what the tables say is what the runs said, the pages open with verdicts, and the index finds them."""
 
 import json
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -154,6 +155,8 @@ def test_a_page_opens_with_verdicts_and_ends_with_the_command(report):
     opening = ("**Lower than published**", "It was hardly trained.", "## Published beside")
     places = [page.index(text) for text in opening]
     assert places == sorted(places)
+    (index,) = re.findall(r"\[the list of all reports\]\((.*?)\)", page)
+    assert (report.folder / index).resolve() == report.root / "README.md"
     assert "in another setting" in page and "## Nothing" not in page and "![Recall](recall.png)" in page
     folded = page[page.index("<details>") :]
     assert "- smaller" in folded and "papermill notebooks/vse.ipynb out.ipynb" in folded and "commit" in folded
