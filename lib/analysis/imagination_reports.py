@@ -55,7 +55,7 @@ def with_real(table: pd.DataFrame, data: RetrievalData) -> pd.DataFrame:
     """The table of drawn pictures, and below it what the judges find right in real ones."""
     real = {name: f"{value:.1f}" for name, value in real_judged(data).items() if name in table}
     row = pd.DataFrame([{"variant": "real pictures, as small", **real}])
-    return pd.concat([table, row], ignore_index=True).fillna("–") if real else table
+    return pd.concat([table.astype(object), row], ignore_index=True).fillna("–") if real else table
 
 
 def _apart(result, names: Sequence[str]) -> dict[str, float]:
