@@ -110,7 +110,7 @@ def test_every_claim_is_about_what_a_run_keeps_sums_of():
     assert asked and all(set(claims.terms(metric)) <= known for claim in asked for metric in claim["metrics"])
     for claim in asked:
         assert set(claim.get("matters", [])) <= {claims.named(metric) for metric in claim["metrics"]}
-    assert sum(len(claim.get("matters", [])) for claim in asked) == 5  # the lines that a page opens with
+    assert 3 <= sum(len(claim.get("matters", [])) for claim in asked) <= 10  # the lines that the notebook opens with
     published = claims.published("k3m", "fashion")
     assert set(published.columns) - set(claims.ABOUT) <= known and len(published) > 10
     assert {row[side] for row in asked for side in ("above", "below")} <= set(k3m.rows("small", "iconworld-products"))
