@@ -130,16 +130,16 @@ def real_judged(data: RetrievalData) -> dict[str, float]:
     split, s = data.test, data.test.settings
     pictures, of_caption = np.unique(split.owner[imagination.asked(split)], return_inverse=True)  # each drawn once
     shown = [split.examples[i].image for i in pictures]
-    if not shown or not all(judging.alone(split.examples[i]) for i in pictures):
+    if not (groups := imagination.groups(data)) or not all(judging.alone(split.examples[i]) for i in pictures):
         return {}
     probe = judging.probe(s.image_encoder, s.image_layer, s.image_size, s.picture_size, s.probe_scenes)
     seen = judging.features(split.encoder, [judging.Treated(scene, s.picture_size) for scene in shown])
     colour = judging.colours_right(torch.stack([pixels(scene, size=s.picture_size) for scene in shown]), shown)
     colour, rank = colour.numpy()[of_caption], probe.ranks(seen, shown).numpy()[of_caption]
-    never = judging.held_out(split.examples)[pictures[of_caption]]
+    masks = {f", {name}": mask[pictures[of_caption]] for name, mask in groups.items()}
     found = {"colour": colour, "kind@1": rank < 1, "kind@5": rank < 5}
-    groups = {"": never | True, ", seen": ~never, ", held out": never}
-    return {name + group: 100 * right[mask].mean() for name, right in found.items() for group, mask in groups.items()}
+    masks[""] = np.ones_like(of_caption, bool)
+    return {name + group: 100 * right[mask].mean() for name, right in found.items() for group, mask in masks.items()}
 
 
 def real_and_small(data: RetrievalData, size: int, count: int = 6) -> list[Cell]:

@@ -77,10 +77,10 @@ def tuned_table(runs: pd.DataFrame, metrics: Sequence[str], names: Mapping[str, 
     if not is_tuned(runs).any():
         return pd.DataFrame()
     for metric in metrics:
-        table["seeds"] = tuned(runs, metric).groupby(where, sort=False).size()
         at_test = cells(runs[~is_tuned(runs)], metric).groupby(where, sort=False)["value"].mean()
-        table[f"{metric}, tuned at the ratio"] = tuned(runs, metric).groupby(where, sort=False)["value"].mean()
-        table[f"{metric}, tuned clean"] = at_test.reindex(table[f"{metric}, tuned at the ratio"].index)
+        at_ratio = tuned(runs, metric).groupby(where, sort=False)["value"]
+        table |= {"seeds": at_ratio.size(), f"{metric}, tuned at the ratio": at_ratio.mean()}
+        table[f"{metric}, tuned clean"] = at_test.reindex(table["seeds"].index)
     found = pd.DataFrame(table).reset_index()
     found["cell"] = found["kind"] + found["percent"].astype(str)
     return found.replace({"variant": names})[["variant", "cell", *table]]

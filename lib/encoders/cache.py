@@ -144,7 +144,8 @@ def _size(path: Path) -> int:
 
 def _stamp(path: Path) -> tuple[int, int]:
     """Which file it is, and when it was last written to."""
-    return path.stat().st_ino, path.stat().st_mtime_ns
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 @lru_cache(maxsize=64)

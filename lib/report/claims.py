@@ -242,18 +242,18 @@ def judge_comparisons(
             if above is None or below is None:
                 continue
             asked.append(_asked(paper, corpus, claim, metric, difference(above, below)))
-            rows.append(_about(claim, metric, margin(paper, metric), shared_parent))
+            rows.append(_about(paper, claim, metric, shared_parent))
     verdicts = comparison_verdicts(asked, corpus)
     return pd.DataFrame([row | vars(verdict) for row, verdict in zip(rows, verdicts, strict=True)])
 
 
-def _about(claim: dict, metric: Metric, margin: float, shared_parent: Callable[[str], bool]) -> dict:
+def _about(paper: str, claim: dict, metric: Metric, shared_parent: Callable[[str], bool]) -> dict:
     """What a row of comparisons says beside its verdict; an aim is part of the metric: "colour - 90"."""
     about = {name: claim.get(name, "") for name in ("claim", "above", "below", "source")}
     aim = f" - {claim['at_least']:g}" if claim.get("at_least") else ""
     about |= dict(metric=named(metric) + aim, matters=named(metric) in claim.get("matters", []))
     shared = any(shared_parent(claim[side]) for side in ("above", "below") if side in claim)
-    return about | dict(digits=digits(margin), shared_parent=shared)
+    return about | dict(digits=digits(margin(paper, metric)), shared_parent=shared)
 
 
 def digits(margin: float) -> int:

@@ -24,8 +24,8 @@ from lib.run.store import REPORTS, keep_records, on_dev, read
 
 OWN = ("captions", "conll-images")  # names for anybody's own data
 KEPT_PROFILES = ("small", "paper", "original")  # those that are meant for a report
-ONE_PARENT = """All seeds of these rows start from one parent: what another parent would have changed is not in the
-intervals, which are too narrow by that."""
+ONE_PARENT = """Where a row goes on from a parent, all its seeds go on from the same one: what another parent would have
+changed is not in the intervals, which are too narrow by that."""
 MARKS = re.compile(r"[|$<]")  # which Markdown, or what shows it, would take for its own
 SAID = {"holds": "Held", "no worse": "No worse, as claimed", "agrees": "Agrees with what is published",
         "higher": "Higher than published", "lower": "Lower than published", "does not hold": "Did not hold",

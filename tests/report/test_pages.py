@@ -95,7 +95,7 @@ def test_that_one_parent_serves_all_seeds_is_said_once(report):
                                             "value": 1.0, "low": 0.5, "high": 1.5, "p": 0.01, "adjusted": 0.01,
                                             "source": "", "shared_parent": shared}] * 4)  # fmt: skip
         page = "\n".join(report._opening([]))
-        assert page.count("one parent") == shared and "a beats b (4 metrics)" in page
+        assert page.count("all its seeds go on from the same one") == shared and "a beats b (4 metrics)" in page
     report.comparisons = plain
 
 
