@@ -10,6 +10,7 @@ import pandas as pd
 from lib.corpora.products import KINDS, degrade
 from lib.corpora.types import Product
 from lib.report import plots
+from lib.report.tables import over_seeds
 
 PERCENT = (0, 20, 50, 80, 100)
 NAMED = {"TMR": "title missing", "IMR": "picture missing", "MMR": "one of the two missing", "TNR": "title foreign",
@@ -43,12 +44,12 @@ def cells(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def cells_table(runs: pd.DataFrame, metric: str, names: Mapping[str, str]) -> pd.DataFrame:
-    """The mean of a metric over seeds, a row a variant and a column a cell; empty where no row knows cells."""
+    """A metric, mean ± std over seeds, a row a variant and a column a cell; empty where no row knows cells."""
     found = cells(runs, metric)
     if found.empty:
         return found
     column = np.where(found["percent"] == 0, metric, found["kind"] + found["percent"].astype(str))
-    wide = found.assign(column=column).pivot_table("value", "variant", "column", sort=False)
+    wide = found.assign(column=column).pivot_table("value", "variant", "column", over_seeds, sort=False)
     order = [metric, *(f"{kind}{percent}" for kind in KINDS for percent in PERCENT[1:])]
     rows = [name for name in runs["variant"].unique() if name in wide.index]
     return wide.loc[rows, order].rename(index=names).rename_axis(columns=None).reset_index()
@@ -71,15 +72,15 @@ def tuned(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def tuned_table(runs: pd.DataFrame, metrics: Sequence[str], names: Mapping[str, str]) -> pd.DataFrame:
-    """What tuning at the ratio gives: each metric of a row in a cell, mean over seeds, tuned on clean data and tuned on
-    data that are degraded alike; empty where no row was tuned so."""
+    """What tuning at the ratio gives: each metric of a row in a cell, mean ± std over seeds, tuned on clean data and
+    tuned on data that are degraded alike; empty where no row was tuned so."""
     where, table = ["variant", "kind", "percent"], {}
     if not is_tuned(runs).any():
         return pd.DataFrame()
     for metric in metrics:
-        at_test = cells(runs[~is_tuned(runs)], metric).groupby(where, sort=False)["value"].mean()
+        at_test = cells(runs[~is_tuned(runs)], metric).groupby(where, sort=False)["value"].agg(over_seeds)
         at_ratio = tuned(runs, metric).groupby(where, sort=False)["value"]
-        table |= {"seeds": at_ratio.size(), f"{metric}, tuned at the ratio": at_ratio.mean()}
+        table |= {"seeds": at_ratio.size(), f"{metric}, tuned at the ratio": at_ratio.agg(over_seeds)}
         table[f"{metric}, tuned clean"] = at_test.reindex(table["seeds"].index)
     found = pd.DataFrame(table).reset_index()
     found["cell"] = found["kind"] + found["percent"].astype(str)

@@ -150,7 +150,7 @@ PAPER_GAME = dict(
 PROFILES = {
     "smoke": dict(epochs=2, batch_size=64, learning_rate=3e-3, joint_dim=96, word_dim=64, train_limit=500)
     | dict(image_size=64, decoder_dim=96, decoder_word_dim=64, alone=True, probe_scenes=150)
-    | dict(picture_size=32, width=8, shift=3, generator_average=0.95, adversarial_steps=2.0),
+    | dict(picture_size=32, width=8, shift=3, generator_average=0.95),
     "small": dict(epochs=6, learning_rate=2e-3, schedule="late", joint_dim=192, word_dim=192, image_size=128)
     | dict(decoder_dim=192, decoder_word_dim=128, alone=True, adversarial_steps=5.0),
     "paper": dict(epochs=5, learning_rate=1e-3, schedule="linear", joint_dim=512, min_count=5, dropout=0.3)

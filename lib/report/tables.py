@@ -72,7 +72,12 @@ def headline(runs: pd.DataFrame, paper: str, metrics: Sequence[str], corpus: str
     return f"{title}: {found} on test, mean of {len(last)} seed(s) on {corpus}"
 
 
-def _plus_minus(cell: pd.Series) -> str:
+def over_seeds(values: pd.Series) -> str:
+    """What people read of a metric's values: "mean ± std" (n - 1), the mean alone of a single one, a dash of none."""
+    return _plus_minus({"mean": values.mean(), "std": values.std()})
+
+
+def _plus_minus(cell: Mapping[str, float]) -> str:
     if np.isnan(cell["mean"]):  # a row that knows no such metric
         return "–"
     return f"{cell['mean']:.1f}" if np.isnan(cell["std"]) else f"{cell['mean']:.1f} ± {cell['std']:.1f}"

@@ -127,17 +127,20 @@ def test_cells_are_the_runs_scores(runs):
     assert one == runs.set_index("variant").loc["k3m", "accuracy/TNR50"]
     table = robustness.cells_table(runs, "accuracy", product_reports.TITLES)
     assert table.shape == (4, 30) and table["variant"].iloc[0] == "title only"
-    expected = [runs.set_index("variant").loc["k3m", f"accuracy/{kind}100"] for kind in KINDS]
+    expected = [f"{runs.set_index('variant').loc['k3m', f'accuracy/{kind}100']:.1f}" for kind in KINDS]
     assert table.set_index("variant").loc["K3M (hard-spl)", [f"{kind}100" for kind in KINDS]].tolist() == expected
     assert robustness.cells_table(runs[runs["variant"] == "k3m-TNR50"], "accuracy", {}).empty
+    twice = pd.concat([runs, runs.assign(seed=1, **{"accuracy/TNR50": runs["accuracy/TNR50"] + 2})])
+    spread = robustness.cells_table(twice, "accuracy", product_reports.TITLES).set_index("variant")
+    assert spread.loc["K3M (hard-spl)", "TNR50"] == f"{one + 1:.1f} ± 1.4"
 
 
 def test_tuned_rows_stand_beside_the_same_cell_at_test(runs):
     row = robustness.tuned_table(runs, ["accuracy"], product_reports.TITLES).iloc[0]
     scores = runs.set_index("variant")
     assert (row["variant"], row["cell"]) == ("K3M (hard-spl)", "TNR50")
-    assert row["accuracy, tuned at the ratio"] == scores.loc["k3m-TNR50", "accuracy"]
-    assert row["accuracy, tuned clean"] == scores.loc["k3m", "accuracy/TNR50"]
+    assert row["accuracy, tuned at the ratio"] == f"{scores.loc['k3m-TNR50', 'accuracy']:.1f}"
+    assert row["accuracy, tuned clean"] == f"{scores.loc['k3m', 'accuracy/TNR50']:.1f}"
     assert robustness.tuned_table(runs[:4], ["accuracy"], {}).empty
     assert product_reports.table_rows(ROWS) == ["text-only", "two-stream", "k3m"]
 

@@ -22,7 +22,7 @@ PICTURES = {"profile": "smoke", "image_size": 32, "joint_dim": 8, "word_dim": 6}
 SPELLED = {"text_encoder": "characters"}  # whose checkpoints are small
 ASKED = {  # a small corpus and a small model of each paper, over as many stages as it has
     "vse": (album.write_album, dict(PICTURES, dataset="flickr8k", epochs=3, batch_size=4)),
-    "maf": (test_tagging.write_corpus, test_maf.TINY | SPELLED | dict(dataset="conll-images", epochs=4)),
+    "maf": (test_tagging.write_corpus, test_maf.TINY | SPELLED | dict(dataset="conll-images", epochs=2)),
     "cmkp": (test_keyphrases.write_corpus, test_cmkp.TINY | dict(dataset="tweets", attributes="file", epochs=2)),
     "gxn": (album.write_album, test_imagination.TINY | dict(epochs=1)),
     "k3m": (test_products.write_shop, test_products.TINY | dict(dataset="k3m", epochs=1, batch_size=8)),
@@ -40,15 +40,16 @@ def asked(paper, tmp_path_factory) -> dict:
     return settings | {"data_dir": str(write(tmp_path_factory.mktemp("corpus")))}
 
 
-def making(paper: str, asked: dict, folder: Path, features: Path) -> Callable[[], object]:
-    """What makes the paper's main run in a folder, with a checkpoint after every step and a cache of its own."""
+def making(paper: str, asked: dict, folder: Path, features: Path, every: float = 0) -> Callable[[], object]:
+    """What makes the paper's main run in a folder, with a cache of its own and a checkpoint after every step, or after
+    so many seconds."""
 
     def make() -> None:
         begin = FeatureCache.__init__
         elsewhere = lambda self, table, *options: begin(self, features / Path(table).name, *options)  # noqa: E731
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(FeatureCache, "__init__", elsewhere)
-            experiment.run(paper, find_paper(paper).main, 0, asked, folder, lambda line: None, checkpoint_seconds=0)
+            experiment.run(paper, find_paper(paper).main, 0, asked, folder, lambda line: None, checkpoint_seconds=every)
 
     return make
 
@@ -96,11 +97,11 @@ def test_processes_that_race_for_a_run_and_its_features_make_them_once(paper, tm
     (tmp_path / "corpus").mkdir()
     asked = settings | {"data_dir": str(write(tmp_path / "corpus"))}  # which no process has read
     runs, features = tmp_path / "runs", tmp_path / "features"
-    runners = [forked(making(paper, asked, runs, features)) for _ in range(racing)]
+    runners = [forked(making(paper, asked, runs, features, every=60)) for _ in range(racing)]
     assert [ended(runner) for runner in runners] == [0] * racing
     tables = {table: sound_rows(table) for table in features.iterdir() if (table / "keys.bin").exists()}
     assert tables
-    assert ended(forked(making(paper, asked, tmp_path / "quiet", features))) == 0
+    assert ended(forked(making(paper, asked, tmp_path / "quiet", features, every=60))) == 0
     assert tables == {table: sound_rows(table) for table in tables}  # all were there
     assert agree(paper, runs, tmp_path / "quiet") and epochs(runs / paper) == epochs(tmp_path / "quiet" / paper)
 
