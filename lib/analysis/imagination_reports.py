@@ -1,6 +1,6 @@
 """What a report of GXN shows beside retrieval: captions, pictures, reinforcement, what moved in ranking."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,12 +12,14 @@ from lib.analysis.imagining import real_judged
 from lib.papers import gxn
 from lib.report import plots
 from lib.report.tables import ablation_table, results_of
-from lib.run.experiment import histories
+from lib.run import experiment
+from lib.run.paper import find_variant
 from lib.run.store import read
 from lib.tasks import imagination
 from lib.tasks.retrieval import RetrievalData
 
-TITLES = {name: variant.title for name, variant in gxn.VARIANTS.items()}
+NEIGHBOURS = ("vse/lstm", "vse/best-all-negatives")  # on the same features: VSE's own row, and its recipe with L_R
+TITLES = {name: find_variant("gxn", name).title for name in (*gxn.VARIANTS, *NEIGHBOURS)}
 CAPTIONS = {"BLEU-4": "BLEU-4", "CIDEr-D": "CIDEr-D", "beam/BLEU-4": "BLEU-4, beam", "beam/CIDEr-D": "CIDEr-D, beam",
             "nearest/CIDEr-D": "CIDEr-D, nearest", "reference/CIDEr-D": "CIDEr-D, a reference",
             "words": "words"}  # fmt: skip
@@ -25,6 +27,13 @@ PICTURES = ("colour", "kind@1", "kind@5", "own@1")
 CURVES = {"CIDEr-D": "CIDEr-D", "BLEU-4": "BLEU-4", "words": "words a caption", "rsum": "rsum"}
 FALLS = ("BLEU-4", "words", "rsum")  # what a reward that is not theirs may cost
 PLACES = ("first", "2 to 5", "6 to 10", "later")
+
+
+def rows(settings: Mapping) -> list[str]:
+    """The rows of a notebook's settings where nobody asks for others: GXN's, and its neighbours in the profiles that
+    give both papers the same features."""
+    mine = experiment.distinct("gxn", gxn.rows(settings["profile"]), settings)
+    return [*mine, *NEIGHBOURS] if settings["profile"] in ("small", "paper") else mine
 
 
 def captions_table(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
@@ -78,7 +87,7 @@ def _that_have(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
 def reinforcement(runs: pd.DataFrame) -> plt.Figure:
     """What reinforcement does on dev, epoch by epoch, beside cross-entropy alone: the reward, BLEU-4, the length of
     captions, and retrieval, a panel each. The stage before both stands left of the line, if it is among the runs."""
-    history = histories(runs)
+    history = experiment.histories(runs)
     history = history[history["CIDEr-D"].notna()] if "CIDEr-D" in history else history[:0]
     if history.empty:
         return plots.pictures([])

@@ -10,7 +10,7 @@ from lib.report import plots
 from lib.report.claims import published
 from lib.report.pages import Report
 from lib.report.tables import ablation_table, ingredients_table
-from lib.run.paper import find_paper
+from lib.run.paper import find_paper, find_variant
 from lib.tasks.retrieval import RetrievalData
 
 METRICS = [f"{way} {name}" for way in ("i2t", "t2i") for name in ("R@1", "R@5", "R@10", "median")] + ["rsum"]
@@ -45,10 +45,10 @@ def ablation(runs: pd.DataFrame, paper: str, dataset: str) -> pd.DataFrame:
 
 def recalls(runs: pd.DataFrame, paper: str, data: RetrievalData, title: str) -> plt.Figure:
     """How often the first answer is right, both ways, beside what is published and a perfect reader."""
-    found = find_paper(paper)
-    names = {name: variant.title for name, variant in found.VARIANTS.items()}
+    rows, main = _rows(runs, paper), find_paper(paper).main
+    names = {name: find_variant(paper, name).title for name in rows["variant"].unique()}
     known, perfect = published(paper, data.corpus.name), perfect_reader(data)
-    return plots.dots(_rows(runs, paper), ["i2t R@1", "t2i R@1"], title, names, found.main, known, perfect)
+    return plots.dots(rows, ["i2t R@1", "t2i R@1"], title, names, main, known, perfect)
 
 
 def ingredients(runs: pd.DataFrame, paper: str) -> pd.DataFrame:

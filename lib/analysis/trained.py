@@ -20,7 +20,8 @@ def to_look_into(paper: str, runs: pd.DataFrame, parameters: Mapping, reports: P
     """
     found = find_paper(paper)
     found_runs = map(read, map(Path, runs["folder"]))
-    mine = [result for result in found_runs if result.has_weights and result.history]  # that have learned something
+    own = [result for result in found_runs if result.paper == paper]
+    mine = [result for result in own if result.has_weights and result.history]  # that have learned something
     if models(paper, reports) and (as_given(parameters) or not mine):
         return predict.load(paper), f"{found.VARIANTS[found.shown].title}, the trained model that the report ships"
     if not mine:

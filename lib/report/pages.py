@@ -92,7 +92,9 @@ class Report:
                     judged.to_csv(path, index=False)
         write_json(self.folder / "provenance.json", self._provenance(deviations))
         if self.keeps:
-            keep_records([read(Path(folder)) for folder in self.runs["folder"].unique()], self.folder / "records")
+            for folder in self.runs["folder"].unique():  # another paper's run stands among that paper's records
+                result = read(Path(folder))
+                keep_records([result], self.folder.parent / result.paper / "records")
             self._ship()
         sections = [*self._opening(why), *self.page, *self._folded(deviations)]
         with replacing(self.folder / "README.md") as path:

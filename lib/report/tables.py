@@ -1,5 +1,6 @@
 """Tables: mean ± std over seeds, the paper's numbers and comparisons beside ours with their verdicts."""
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -12,7 +13,7 @@ from lib.report.claims import comparisons, judge_comparisons, judge_numbers, pub
 from lib.report.evidence import Evidence, decimal
 from lib.report.intervals import Score, score
 from lib.run import experiment
-from lib.run.paper import find_paper, find_variant, task_of
+from lib.run.paper import find_paper, find_variant, owned, task_of
 from lib.run.store import Result, read
 
 
@@ -49,11 +50,27 @@ def by_seeds(paper: str, rows: Sequence[str], seeds: Sequence[int]) -> list[tupl
 
 
 def ablate(paper: str, rows: Sequence[str], seeds: Sequence[int], settings: Mapping) -> pd.DataFrame:
-    """The runs of these rows, each with as many of the seeds as `by_seeds` says, as `experiment.ablate` has them."""
-    parts = [experiment.ablate(paper, names, some, settings) for names, some in by_seeds(paper, rows, seeds)]
+    """The runs of these rows, each with as many of the seeds as `by_seeds` says, as `experiment.ablate` has them.
+
+    A row "paper/variant" is another paper's, with the same profile and those of the settings that are its own too.
+    """
+    parts = [_ablate(paper, names, some, settings) for names, some in by_seeds(paper, rows, seeds)]
     order = {name: place for place, name in enumerate(rows)}
     runs = pd.concat(parts, ignore_index=True)
     return runs.sort_values("variant", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+
+
+def _ablate(paper: str, rows: Sequence[str], seeds: Sequence[int], settings: Mapping) -> pd.DataFrame:
+    named, parts = defaultdict(dict), []  # of each paper its variants, by the names that they have among the rows
+    for row in rows:
+        owner, variant = owned(paper, row)
+        named[owner][variant] = row
+    for owner, names in named.items():
+        known = {"profile", *(field.name for field in dataclasses.fields(find_paper(owner).Settings))}
+        theirs = {name: value for name, value in settings.items() if owner == paper or name in known}
+        runs = experiment.ablate(owner, list(names), seeds, theirs)
+        parts.append(runs.assign(variant=runs["variant"].map(names)))
+    return pd.concat(parts, ignore_index=True)
 
 
 def what_changes(paper: str, rows: Sequence[str]) -> pd.DataFrame:

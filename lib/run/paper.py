@@ -6,7 +6,7 @@ a trained model needs of it, `task.bind` shows the corpus as such a model sees i
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
@@ -114,15 +114,23 @@ def find_paper(name: str) -> Paper:
     return import_module(name if "." in name else f"lib.papers.{name}").PAPER
 
 
-def find_variant(paper: str, name: str) -> Variant:
-    """A paper's variant, or another paper's that is called "paper/variant"; ValueError for one that does not exist."""
+def owned(paper: str, name: str) -> tuple[str, str]:
+    """Of "variant" this paper and the variant, of "paper/variant" that paper and its variant."""
     other, _, variant = name.rpartition("/")
-    known = find_paper(other or paper).VARIANTS
+    return other or paper, variant
+
+
+def find_variant(paper: str, name: str) -> Variant:
+    """A paper's variant, or another paper's that is called "paper/variant", whose title then says so; ValueError for
+    one that does not exist."""
+    owner, variant = owned(paper, name)
+    known = find_paper(owner).VARIANTS
     require_known("variant", variant, known)
-    return known[variant]
+    found = known[variant]
+    return found if owner == paper else replace(found, title=f"{owner.upper()}: {found.title}")
 
 
 def task_of(paper: str, name: str) -> Task:
     """What such a variant is asked to do."""
-    variant, found = find_variant(paper, name), find_paper(name.rpartition("/")[0] or paper)
+    variant, found = find_variant(paper, name), find_paper(owned(paper, name)[0])
     return found.task(found.Settings(**variant.changes))

@@ -14,7 +14,7 @@ from lib.encoders.words import vectors_file
 from lib.names import require_known
 from lib.run import fresh, pool
 from lib.run.fingerprint import code_fingerprint, fingerprint
-from lib.run.paper import Task, find_paper
+from lib.run.paper import Task, find_paper, owned
 
 # Where files lie: what is in them is in the data's fingerprint. And how it is computed, which has entries of its own.
 FOLDERS = {"data_dir", "captions_dir"}
@@ -148,21 +148,15 @@ def plan(paper: str, variant: str, seed: int = 0, settings: Mapping | None = Non
     if found.parent:
         passed = {name: getattr(chosen, name) for name in found.passes}
         handed_on = profile | passed | dict(found.parent_changes)
-        parent = plan(*_named(paper, found.parent), 0 if found.shared else seed, handed_on)
+        parent = plan(*owned(paper, found.parent), 0 if found.shared else seed, handed_on)
     for name, value in dataclasses.asdict(chosen).items():
         if isinstance(value, str) and value.startswith("run:"):
-            of_paper, of_variant = _named(paper, value.removeprefix("run:"))
+            of_paper, of_variant = owned(paper, value.removeprefix("run:"))
             handed = {name: getattr(chosen, name) for name in find_paper(of_paper).VARIANTS[of_variant].hands}
             encoders.append(plan(of_paper, of_variant, 0, profile | handed))
             references[name] = f"run:{of_paper}/{of_variant}@{encoders[-1].key}"
     chosen = dataclasses.replace(chosen, **references)
     return Run(paper, variant, seed, chosen, found.output, parent, tuple(encoders), dict(settings or {}))
-
-
-def _named(paper: str, variant: str) -> tuple[str, str]:
-    """"variant" of this paper, or "paper/variant"."""
-    other, _, name = variant.rpartition("/")
-    return other or paper, name
 
 
 def in_order(asked: Iterable[Run]) -> list[Run]:

@@ -8,6 +8,12 @@ import pandas as pd
 import pytest
 
 from lib.analysis import imagination_reports as reports
+from lib.analysis import retrieval_reports, trained
+from lib.report import tables
+from lib.report.pages import Report
+from lib.run import experiment
+from lib.run.paper import find_variant
+from lib.tasks import retrieval
 
 ALBUM = "flickr8k"
 
@@ -95,3 +101,74 @@ def test_places_before_and_after_are_counted(monkeypatch):
 def test_the_same_places_of_a_run_are_on_the_diagonal(runs):
     counts = reports.moves(runs, "full", "full").to_numpy()
     assert counts.sum() == np.trace(counts) > 0
+
+
+# ---- rows of another paper ----
+
+
+@pytest.fixture(scope="module")
+def beside(imagining_runs, album_settings, tmp_path_factory) -> pd.DataFrame:
+    """GXN's runs and one of VSE, as `tables.ablate` puts them together."""
+
+    def kept(*asked):
+        return made(*asked, tmp_path_factory.mktemp("beside"), lambda line: None)
+
+    made = experiment.ablate
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "ablate", kept)
+        theirs = tables.ablate("gxn", ["vse/lstm"], [0], album_settings | {"adversarial_steps": 2.0})
+    return pd.concat([imagining_runs, theirs], ignore_index=True)
+
+
+def test_a_row_of_another_paper_is_run_by_it_with_what_it_knows_of_the_settings(monkeypatch):
+    asked = []
+
+    def ablate(paper, variants, seeds, settings):
+        asked.append((paper, variants, seeds, settings))
+        return pd.DataFrame([{"variant": name, "seed": seed} for name in variants for seed in seeds])
+
+    monkeypatch.setattr(experiment, "ablate", ablate)
+    settings = {"profile": "small", "image_size": 64, "adversarial_steps": 3.0}
+    runs = tables.ablate("gxn", ["vse/lstm", "full", "vse/best-all-negatives"], [0, 1, 2], settings)
+    theirs = {"profile": "small", "image_size": 64}
+    assert asked[0] == ("vse", ["lstm", "best-all-negatives"], [0, 1, 2], theirs)
+    assert asked[1] == ("gxn", ["full"], [0, 1, 2], settings)
+    assert list(dict.fromkeys(runs["variant"])) == ["vse/lstm", "full", "vse/best-all-negatives"]
+
+
+@pytest.mark.parametrize("profile, neighbours", [("smoke", 0), ("small", 2), ("paper", 2), ("original", 0)])
+def test_the_neighbours_see_the_same_features(profile, neighbours):
+    rows = reports.rows({"profile": profile})
+    assert sum("/" in row for row in rows) == neighbours
+    mine = experiment.resolve("gxn", "two-level", {"profile": profile})
+    for row in rows[len(rows) - neighbours :]:
+        theirs = experiment.resolve(*row.split("/"), {"profile": profile})
+        for name in ("image_encoder", "image_layer", "image_size", "views"):
+            assert getattr(theirs, name) == getattr(mine, name), (row, name)
+
+
+def test_it_stands_in_the_tables_under_its_papers_name(beside, album_settings):
+    title = find_variant("gxn", "vse/lstm").title
+    assert title == f"VSE: {find_variant('vse', 'lstm').title}" == reports.TITLES["vse/lstm"]
+    table = retrieval_reports.ablation(beside, "gxn", ALBUM).set_index("variant")
+    assert float(table.loc[title, "rsum"]) == pytest.approx(beside["rsum"].iloc[-1], abs=0.06)
+    assert table.loc[title, "published"].startswith("18.0 / 40.9")
+    data = retrieval.load(experiment.resolve("gxn", "two-level", album_settings))
+    panel = retrieval_reports.recalls(beside, "gxn", data, "").axes[0]
+    assert title in [label.get_text() for label in panel.get_yticklabels()] and reports.told(beside)
+    plt.close("all")
+
+
+def test_its_record_stands_among_those_of_its_paper(beside, album_settings, tmp_path):
+    parameters = dict(dataset=ALBUM, data_dir=album_settings["data_dir"], profile="paper", seeds=[0])
+    out = Report("gxn", beside, parameters, tmp_path)
+    out.finish([])
+    assert len(list((out.folder / "records").iterdir())) == 3
+    (record,) = (out.folder.parent / "vse" / "records").iterdir()
+    assert record.name.startswith("lstm-seed0-")
+
+
+def test_what_is_looked_into_is_a_model_of_the_paper_itself(beside, tmp_path):
+    with pytest.raises(FileNotFoundError, match="found records of runs only"):
+        trained.to_look_into("gxn", beside[beside["variant"] == "vse/lstm"], {"dataset": ALBUM}, tmp_path)
+    assert trained.to_look_into("gxn", beside, {"dataset": ALBUM}, tmp_path)[0].settings.levels == "both"
