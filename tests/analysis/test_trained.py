@@ -40,3 +40,10 @@ def test_the_shipped_model_answers_unless_parameters_are_changed(tmp_path):
 def test_without_any_model_it_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="found records of runs only"):
         to_look_into("vse", pd.DataFrame({"folder": []}), STORED, tmp_path)
+
+
+def test_a_shipped_model_that_started_from_nothing_published_has_all_its_weights(imagining_runs, tmp_path):
+    """So that nothing but its folder is read: what it was rewarded by would be a corpus."""
+    whole = experiment.store.read(imagining_runs.set_index("variant").loc["full", "folder"])
+    assert whole.settings["gamma"] > 0
+    assert experiment.store.read(ship(whole, tmp_path)).weights().keys() == whole.weights().keys()
