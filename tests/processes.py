@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
+from accelerate.state import AcceleratorState
 
 from lib.run import training
 from lib.setup import ROOT
@@ -35,6 +37,23 @@ def forked(work: Callable[[], object]) -> BaseProcess:
     process = get_context("fork").Process(target=alone)
     process.start()
     return process
+
+
+def two_forked(work: Callable[[], object]) -> list[BaseProcess]:
+    """Two copies of this process that do `work` together, as two that `accelerate launch` started."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+
+    def ranked(rank: int) -> Callable[[], None]:
+        def together() -> None:
+            os.environ.update(where, RANK=str(rank), LOCAL_RANK=str(rank))
+            AcceleratorState._reset_state(reset_partial_state=True)  # what this process knows of itself: it is alone
+            work()
+
+        return together
+
+    return [forked(ranked(rank)) for rank in range(2)]
 
 
 def ended(process: BaseProcess) -> int:

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from transformers import BertConfig, BertModel
 
 from lib.models.maf import MAF
 from lib.papers.maf import TEXT_ONLY, Settings
 from lib.tasks.tagging import swap
-from tests.processes import on_two_processes
+from tests.processes import ended, two_forked
 
 D, P, K, LONGEST = 24, 10, 5, 12
 LENGTHS, TOKENS = [9, 6, 5, 7, 4, 9], [5, 4, 3, 5, 2, 6]
@@ -223,29 +224,21 @@ def test_heads_share_the_width():
         model(heads=5)
 
 
-SHARED = """
-import lib, torch, torch.distributed as dist
-from tests.models.test_maf import batch, model, swapped
-torch.set_num_threads(1)
+def test_two_processes_learn_from_all_pairs_of_their_batch():
+    def gradients(rows: slice, **changes) -> tuple[dict, dict]:
+        maf = model(**changes)
+        mine = {name: value[rows] for name, value in batch((0, 3)).items() if name not in ("swapped", "givers")}
+        losses = maf(**mine, **swapped(mine["present"], mine["picture"]))
+        sum(losses.values()).backward()
+        return losses, {name: p.grad for name, p in maf.named_parameters()}
 
-def gradients(rows, **changes):
-    maf = model(**changes)
-    mine = {name: value[rows] for name, value in batch((0, 3)).items() if name not in ("swapped", "givers")}
-    losses = maf(**mine, **swapped(mine["present"], mine["picture"]))
-    sum(losses.values()).backward()
-    return losses, {name: p.grad for name, p in maf.named_parameters()}
+    def work() -> None:
+        alone = gradients(slice(None), matching=False)[1]
+        dist.init_process_group("gloo")
+        mine = slice(dist.get_rank(), None, 2)
+        for name, gradient in gradients(mine, matching=False)[1].items():
+            dist.all_reduce(gradient)
+            assert torch.allclose(gradient / 2, alone[name], atol=1e-5), name
+        assert all(loss.isfinite() for loss in gradients(mine)[0].values())
 
-alone = gradients(slice(None), matching=False)[1]
-dist.init_process_group("gloo")
-rank = dist.get_rank()
-shared = gradients(slice(rank, None, 2), matching=False)[1]
-for name, gradient in shared.items():
-    dist.all_reduce(gradient)
-    assert torch.allclose(gradient / 2, alone[name], atol=1e-5), name
-assert all(loss.isfinite() for loss in gradients(slice(rank, None, 2))[0].values())
-"""
-
-
-def test_two_processes_learn_from_all_pairs_of_their_batch(tmp_path):
-    done = on_two_processes(SHARED, tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert [ended(process) for process in two_forked(work)] == [0, 0]

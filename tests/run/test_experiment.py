@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from lib import precision, predict
-from lib.run import experiment
+from lib.run import experiment, store
 from lib.run.experiment import resolve, run
 from lib.run.settings import TrainingSettings
 from lib.tasks import retrieval
-from tests.processes import on_two_processes
+from tests.processes import ended, two_forked
 
 TINY = {"profile": "smoke", "train_limit": 40, "epochs": 2, "batch_size": 20, "joint_dim": 16, "word_dim": 16}
 SCRIPT = f"""
@@ -104,28 +104,28 @@ def test_sigkill_then_the_same_command_gives_the_same_numbers(tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-BREAKING = f"""
-import sys, torch
-torch.set_num_threads(1)
-from lib.run.experiment import run
-from lib.tasks.retrieval import Split
-batch, calls = Split.batch, []
-def breaking(self, *arguments):
-    calls.append(1)
-    if len(calls) == int(sys.argv[2]):
-        raise SystemExit(9)
-    return batch(self, *arguments)
-Split.batch = breaking
-run("vse", "lstm", 3, {TINY} | {{"batch_size": 40, "dropout": 0.3}}, folder=sys.argv[1], checkpoint_seconds=0)
-"""
-
-
 def test_a_run_on_two_processes_breaks_and_ends_with_the_same_weights(tmp_path):
-    for folder, broken_at, ends in (("whole", 0, True), ("broken", 7, False), ("broken", 0, True)):
-        done = on_two_processes(BREAKING, tmp_path, tmp_path / folder, str(broken_at))
-        assert (done.returncode == 0) == ends, done.stderr[-2000:]
-    assert "resumed at epoch" in done.stdout
+    def make(name: str, broken_at: int = 0) -> list[int]:
+        """What the two processes end with, whose `broken_at`-th batch is one too many."""
+        batch, calls = retrieval.Split.batch, []
+
+        def breaking(self, *arguments):
+            calls.append(1)
+            if len(calls) == broken_at:
+                raise SystemExit(9)
+            return batch(self, *arguments)
+
+        def work() -> None:
+            retrieval.Split.batch = breaking
+            settings = TINY | {"batch_size": 40, "dropout": 0.3}
+            run("vse", "lstm", 3, settings, folder=tmp_path / name, log=silent, checkpoint_seconds=0)
+
+        return [ended(process) for process in two_forked(work)]
+
+    assert make("whole") == [0, 0] and 0 not in make("broken", 7) and make("broken") == [0, 0]
     (whole,), (broken,) = ((tmp_path / folder / "vse").iterdir() for folder in ("whole", "broken"))
+    assert store.read(whole).identity["processes"] == 2
+    assert "resumed at epoch" in (broken / "log.txt").read_text()
     first, second = (load_file(folder / "model.safetensors") for folder in (whole, broken))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not [path for path in broken.iterdir() if "checkpoint" in path.name]
