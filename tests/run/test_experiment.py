@@ -21,15 +21,15 @@ from lib.run import experiment, store
 from lib.run.experiment import resolve, run
 from lib.run.settings import TrainingSettings
 from lib.tasks import retrieval
-from tests.processes import ended, two_forked
+from tests.processes import ended, forked, two_forked
 
 TINY = {"profile": "smoke", "train_limit": 40, "epochs": 2, "batch_size": 20, "joint_dim": 16, "word_dim": 16}
+LONG = TINY | {"epochs": 4, "batch_size": 8}
 SCRIPT = f"""
 import sys, torch
 torch.set_num_threads(1)
 from lib.run.experiment import run
-result = run("vse", "lstm", 3, {TINY} | {{"epochs": 6, "batch_size": 8}}, folder=sys.argv[1], checkpoint_seconds=0)
-print(result.scores["test"]["rsum"])
+run("vse", "lstm", 3, {LONG}, folder=sys.argv[1], checkpoint_seconds=0)
 """
 
 
@@ -86,21 +86,20 @@ def test_predictions_give_the_stored_scores(finished):
 
 
 def test_sigkill_then_the_same_command_gives_the_same_numbers(tmp_path):
-    whole = subprocess.run(
-        [sys.executable, "-c", SCRIPT, tmp_path / "whole"], capture_output=True, text=True, check=True
-    )
-    broken = tmp_path / "broken"
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, broken], stdout=subprocess.DEVNULL)
-    while len(list(broken.glob("vse/*/checkpoint-0002*"))) < 1:
+    assert ended(forked(lambda: run("vse", "lstm", 3, LONG, tmp_path / "whole", silent))) == 0
+    command = [sys.executable, "-c", SCRIPT, tmp_path / "broken"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while len(list(tmp_path.glob("broken/vse/*/checkpoint-0002*"))) < 1:
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert not list(broken.glob("vse/*/result.json"))
-    again = subprocess.run([sys.executable, "-c", SCRIPT, broken], capture_output=True, text=True, check=True)
+    assert not list(tmp_path.glob("broken/vse/*/result.json"))
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "resumed at epoch" in again.stdout
-    assert again.stdout.splitlines()[-1] == whole.stdout.splitlines()[-1]
-    first, second = (load_file(next(folder.glob("vse/*/model.safetensors"))) for folder in (tmp_path / "whole", broken))
+    whole, broken = (next(tmp_path.glob(f"{name}/vse/*/")) for name in ("whole", "broken"))
+    assert store.read(whole).scores == store.read(broken).scores
+    first, second = (load_file(folder / "model.safetensors") for folder in (whole, broken))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
