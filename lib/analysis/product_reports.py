@@ -175,9 +175,10 @@ def robustness_figure(runs: pd.DataFrame, metric: str) -> plt.Figure:
 # ---- the report's words ----
 
 
-def deviations(settings: k3m.Settings, data: ProductData) -> list[str]:
-    """Where a run with these settings differs from the paper, a line each."""
+def deviations(settings: k3m.Settings, data: ProductData, rows: Sequence[str]) -> list[str]:
+    """Where runs of these rows with these settings differ from the paper, a line each."""
     s = settings
+    released = any(model_of(row) == "released" for row in rows)
     absent = sum(listing.image is None for listing in data.views["test"]["clean"].items)
     return [
         "data: the paper's 40 million products of Taobao are not public, nor its fine-tuning sets; here "
@@ -198,14 +199,16 @@ def deviations(settings: k3m.Settings, data: ProductData) -> list[str]:
         "the mixtures MMR and MNR, and that TMR x % means x % of the items, are readings of the axes' names; noise "
         "comes from the same split; the pool of candidate answers holds the values of all properties (the paper's is "
         "not known)",
-        "'as released' takes over that code's model, masking and losses, each with its line, not its sizes and rates",
-    ]
+    ] + released * [
+        "'as released' takes over that code's model, masking and losses, each with its line, not its sizes and rates"
+    ]  # fmt: skip
 
 
-def why(data: ProductData) -> list[str]:
-    """What the verdicts come from, a sentence each."""
+def why(data: ProductData, rows: Sequence[str]) -> list[str]:
+    """What the verdicts on these rows come from, a sentence each."""
+    diamonds = any(robustness.TUNED.fullmatch(row) for row in rows)
     told = ["Scores at test are mixtures of a clean and a wholly degraded pass, so their curves are straight by "
-            "construction; models tuned at the ratio are the diamonds."]  # fmt: skip
+            f"construction{'; models tuned at the ratio are the diamonds' * diamonds}."]  # fmt: skip
     if known_answers(data):
         told.append("What a triple says is never wrong here, so every row that reads triples, as a graph or as text, "
                     "is far more robust than one that does not: compare the rows *with the graph's text*.")  # fmt: skip

@@ -176,7 +176,12 @@ def test_tables_of_a_report(runs, data):
     assert weights.max() <= 1.05 * weights.min() and costs["pretraining steps"].tolist() == [3, 3, 3, 0]
     assert costs["pieces a listing"][0] < costs["pieces a listing"][2] < costs["pieces a listing"][1]
     assert len(product_reports.scores_figure(runs, data).axes) == 2  # nobody was tuned for pairs
-    assert any("40 training listings" in line for line in product_reports.deviations(data.settings, data))
+    without = product_reports.deviations(data.settings, data, ROWS)
+    assert any("40 training listings" in line for line in without)
+    (released,) = set(product_reports.deviations(data.settings, data, [*ROWS, "released-questions"])) - set(without)
+    assert "as released" in released
+    assert "diamonds" in product_reports.why(data, ["k3m-TNR50"])[0]
+    assert "diamonds" not in product_reports.why(data, ["k3m"])[0]
     assert "K3M (hard-spl), category not named" in product_reports.headline(runs, data)
 
 
