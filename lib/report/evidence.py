@@ -1,6 +1,7 @@
 """Reports that were made, read again: what a notebook shows before anybody runs anything, and the index of all."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -63,8 +64,14 @@ class Evidence:
             return self.missing
         said, runs = self.story["report"], self.story["runs"]
         command = f" `{self.story['command']}`" if "command" in self.story else ""  # older reports did not keep it
-        made = f"profile {self.story['profile']}, commit {said['commit']}, {said['time'][:10]}, {said['hardware']}"
-        return Markdown(f"*{len(runs)} runs, {made}.{command}*")
+        made = f"profile {self.story['profile']}, commit {said['commit']}, {said['time'][:10]}"
+        return Markdown(f"*{made_on(runs)}, {made}.{command}*")
+
+
+def made_on(runs: Mapping[str, Mapping]) -> str:
+    """How many of the runs of a `provenance.json` were made on what."""
+    counts = Counter(run["hardware"] for run in runs.values())
+    return ", ".join(f"{count} runs on {hardware}" for hardware, count in counts.most_common())
 
 
 def reports(root: Path = REPORTS) -> list[tuple[str, str]]:
@@ -93,10 +100,11 @@ def _line(row: dict, dataset: str) -> str:
 
 
 def _ours(row: dict) -> str:
-    """A mean over seeds, or a difference with its interval."""
+    """A mean over seeds, or a difference with its interval, if it has one."""
     if row["kind"] == "numbers":
         return decimal(row, "value")
-    return f"{decimal(row, 'value', '+')} ({decimal(row, 'low', '+')} to {decimal(row, 'high', '+')})"
+    low, high = decimal(row, "low", "+"), decimal(row, "high", "+")
+    return decimal(row, "value", "+") + (f" ({low} to {high})" if low else "")
 
 
 def decimal(row: Mapping, name: str, sign: str = "") -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from lib.files import replacing, write_json
 from lib.report.claims import tested
-from lib.report.evidence import write_index
+from lib.report.evidence import made_on, write_index
 from lib.report.plots import as_png
 from lib.report.shipping import ship
 from lib.report.tables import comparisons_table, judged_comparisons, judged_numbers, numbers_table, results_of
@@ -90,13 +90,14 @@ class Report:
             if not judged.empty:
                 with self._file(f"{name}.csv") as path:
                     judged.to_csv(path, index=False)
-        write_json(self.folder / "provenance.json", self._provenance(deviations))
+        story = self._provenance(deviations)
+        write_json(self.folder / "provenance.json", story)
         if self.keeps:
             for folder in self.runs["folder"].unique():  # another paper's run stands among that paper's records
                 result = read(Path(folder))
                 keep_records([result], self.folder.parent / result.paper / "records")
             self._ship()
-        sections = [*self._opening(why), *self.page, *self._folded(deviations)]
+        sections = [*self._opening(why), *self.page, *self._folded(story)]
         with replacing(self.folder / "README.md") as path:
             path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
         if self.keeps:
@@ -144,13 +145,13 @@ class Report:
         read = f"What the words of a verdict mean stands in [the list of all reports]({index})."
         return [title, "\n".join(lines), read, *why, *shown]
 
-    def _folded(self, deviations: Sequence[str]) -> list[str]:
+    def _folded(self, story: Mapping) -> list[str]:
         known = self.runs.dropna(axis=1, how="all")
         plain = [name for name in known if name != "folder" and "/" not in name]  # parts of scores have tables
         runs = markdown(self.runs[plain].astype(object).where(self.runs[plain].notna(), ""), ".2f")
-        differs = "\n".join(f"- {line}" for line in deviations)
+        differs = "\n".join(f"- {line}" for line in story["deviations"])
         where = f"{self.provenance_line()}\n\n```sh\n{self.command()}\n```\n\n"
-        where += "Settings, code, packages and hardware of every run: [provenance.json](provenance.json)."
+        where += f"{made_on(story['runs'])}. Settings, code and packages of each: [provenance.json](provenance.json)."
         parts = {"Where this differs from the paper": differs, "Every run": runs, "Provenance": where}
         return [f"<details><summary>{title}</summary>\n\n{text}\n\n</details>" for title, text in parts.items()]
 

@@ -65,33 +65,6 @@ def curves(history: pd.DataFrame, y: str, title: str, names: Mapping[str, str]) 
     return figure
 
 
-def bars(
-    runs: pd.DataFrame,
-    metrics: Sequence[str],
-    title: str,
-    names: Mapping[str, str],
-    claimed: pd.DataFrame | None = None,
-    limits: Mapping[str, float] | None = None,
-) -> plt.Figure:
-    """One panel a metric: a bar a variant with its std over seeds; published numbers as diamonds, a limit as a line."""
-    size = (3.6 * len(metrics) + 3, 0.4 * runs["variant"].nunique() + 1.4)
-    figure, panels = plt.subplots(1, len(metrics), figsize=size, sharex=True, sharey=True, squeeze=False)
-    shown = runs.replace({"variant": names})
-    for axes, metric in zip(panels[0], metrics, strict=True):
-        sns.barplot(shown, x=metric, y="variant", errorbar="sd", color="#7aa6c2", err_kws={"linewidth": 1.2}, ax=axes)
-        if claimed is not None and metric in claimed:
-            known = claimed[claimed["variant"].isin(runs["variant"])]
-            axes.plot(known[metric], known["variant"].map(names), "D", color="#1d3557", ms=6, label="published")
-        if limits and metric in limits:
-            axes.axvline(limits[metric], color=WRONG, ls="--", label="a perfect reader")
-        axes.set(xlabel=metric, ylabel="")
-    if handles := panels[0][0].get_legend_handles_labels()[0]:
-        figure.legend(handles=handles, loc="lower center", ncols=2, bbox_to_anchor=(0.6, -0.06), frameon=False)
-    figure.suptitle(title, fontweight="bold")
-    figure.tight_layout()
-    return figure
-
-
 def pictures(
     rows: Sequence[Sequence[tuple[Picture, str, str]]], row_titles: Sequence[str] = (), side: float = 1.9
 ) -> plt.Figure:
@@ -267,8 +240,8 @@ def dots(
         colours = [RIGHT if name == main else "#4c72b0" for name in rows]
         axes.hlines(range(len(rows)), found["mean"] - found["std"], found["mean"] + found["std"], colors=colours, lw=2)
         axes.scatter(found["mean"], range(len(rows)), c=colours, s=45, zorder=3)
-        if claimed is not None and metric in claimed:
-            known = claimed[claimed["variant"].isin(rows)]
+        known = claimed[claimed["variant"].isin(rows)] if claimed is not None and metric in claimed else pd.DataFrame()
+        if len(known) and known[metric].notna().any():
             axes.plot(known[metric], known["variant"].map(rows.index), "D", color="#1d3557", ms=6, label="published")
         if limits and metric in limits:
             axes.axvline(limits[metric], color=WRONG, ls="--", label="a perfect reader")

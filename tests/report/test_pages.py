@@ -126,6 +126,19 @@ def test_comparisons_need_both_sides_and_seeds(runs):
     assert tables.comparisons_table(judged.reset_index())["difference"].str.startswith(("+", "-")).all()
 
 
+def test_what_was_published_is_a_diamond_where_there_is_one(runs):
+    asked = dict(metrics=["i2t R@1"], title="", names={name: name for name in VARIANTS}, main="lstm")
+    (legend,) = plots.dots(runs, **asked, claimed=published("vse", "flickr8k")).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["published"]
+    assert not plots.dots(runs[runs["variant"] == "random"].assign(variant="best"), **asked,
+                          claimed=published("vse", "flickr8k")).legends  # fmt: skip
+
+
+def test_a_difference_without_an_interval_has_none():
+    row = {"kind": "comparisons", "value": 1.25, "low": np.nan, "high": np.nan}
+    assert evidence._ours(row) == "+1.2" and evidence._ours(row | {"low": 0.5, "high": 2.0}) == "+1.2 (+0.5 to +2.0)"
+
+
 @pytest.mark.parametrize("numbers, line", [
     ({"P": 71.9, "R": 75.1, "F1": 73.4, "F1 PER": 84.7, "F1 LOC": 81.2}, "71.9 / 75.1 / 73.4 | 81.2 / 84.7"),
     ({"i2t R@1": 18.0, "i2t median": 8, "t2i R@1": 12.5}, "18.0 | 12.5"),
@@ -145,7 +158,8 @@ def report(runs, tmp_path):
     out.table("ablation", "Ablation", tables.ablation_table(runs, "vse", METRICS, "flickr8k"))
     out.table("nothing", "Nothing", pd.DataFrame())
     titles = {name: variant.title for name, variant in VARIANTS.items()}
-    out.figure("recall", "Recall", plots.bars(runs, ["i2t R@1"], "recall", titles, published("vse", "flickr8k")))
+    known = published("vse", "flickr8k")
+    out.figure("recall", "Recall", plots.dots(runs, ["i2t R@1"], "recall", titles, "lstm", known))
     out.finish(["smaller"], ["It was hardly trained."])
     return out
 
@@ -159,6 +173,7 @@ def test_a_page_opens_with_verdicts_and_ends_with_the_command(report):
     assert (report.folder / index).resolve() == report.root / "README.md"
     assert "in another setting" in page and "## Nothing" not in page and "![Recall](recall.png)" in page
     folded = page[page.index("<details>") :]
+    assert "9 runs on" in folded
     assert "- smaller" in folded and "papermill notebooks/vse.ipynb out.ipynb" in folded and "commit" in folded
     assert "/home/somebody" not in page and "data_dir" in report.command()
     assert (report.folder / "somebody's.csv").exists()
@@ -175,7 +190,7 @@ def test_records_and_verdicts_are_read_back(report, runs):
     table = tables.ablation_table(runs, "vse", METRICS, "flickr8k")
     assert found.table("ablation")["rsum"].tolist() == table["rsum"].tolist()
     assert found.table("of no such name").empty and found.figure("recall").data.startswith(b"\x89PNG")
-    assert "9 runs, profile paper" in found.provenance().data
+    assert re.match(r"\*9 runs on .*, profile paper, commit", found.provenance().data)
     lines = evidence.found("vse", root=report.root).data.splitlines()
     assert lines[0].startswith(f"- ▼ **LSTM, OxfordNet**: lower, in another setting. *{corpus}, i2t R@1")
     stored = json.loads((report.folder / "provenance.json").read_text())
