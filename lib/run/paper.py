@@ -121,13 +121,15 @@ def owned(paper: str, name: str) -> tuple[str, str]:
 
 
 def find_variant(paper: str, name: str) -> Variant:
-    """A paper's variant, or another paper's that is called "paper/variant", whose title then says so; ValueError for
-    one that does not exist."""
+    """A paper's variant, or another paper's that is called "paper/variant", whose title then says whose it is and, of
+    a relative of the main one ("best-linear" of "best"), of what; ValueError for one that does not exist."""
     owner, variant = owned(paper, name)
-    known = find_paper(owner).VARIANTS
+    known, main = find_paper(owner).VARIANTS, find_paper(owner).main
     require_known("variant", variant, known)
-    found = known[variant]
-    return found if owner == paper else replace(found, title=f"{owner.upper()}: {found.title}")
+    if owner == paper:
+        return known[variant]
+    of = f"{known[main].title}, " if variant.startswith(f"{main}-") else ""
+    return replace(known[variant], title=f"{owner.upper()}: {of}{known[variant].title}")
 
 
 def task_of(paper: str, name: str) -> Task:

@@ -150,6 +150,8 @@ def test_the_neighbours_see_the_same_features(profile, neighbours):
 def test_it_stands_in_the_tables_under_its_papers_name(beside, album_settings):
     title = find_variant("gxn", "vse/lstm").title
     assert title == f"VSE: {find_variant('vse', 'lstm').title}" == reports.TITLES["vse/lstm"]
+    relative = find_variant("gxn", "vse/best-all-negatives").title
+    assert relative.startswith(f"VSE: {find_variant('vse', 'best').title}, ") and "all negatives" in relative
     table = retrieval_reports.ablation(beside, "gxn", ALBUM).set_index("variant")
     assert float(table.loc[title, "rsum"]) == pytest.approx(beside["rsum"].iloc[-1], abs=0.06)
     assert table.loc[title, "published"].startswith("18.0 / 40.9")
