@@ -49,7 +49,8 @@ def cells_table(runs: pd.DataFrame, metric: str, names: Mapping[str, str]) -> pd
     if found.empty:
         return found
     column = np.where(found["percent"] == 0, metric, found["kind"] + found["percent"].astype(str))
-    wide = found.assign(column=column).pivot_table("value", "variant", "column", over_seeds, sort=False)
+    once = found.assign(column=column).drop_duplicates(["variant", "seed", "column"])  # what is clean is of no kind
+    wide = once.pivot_table("value", "variant", "column", over_seeds, sort=False)
     order = [metric, *(f"{kind}{percent}" for kind in KINDS for percent in PERCENT[1:])]
     rows = [name for name in runs["variant"].unique() if name in wide.index]
     return wide.loc[rows, order].rename(index=names).rename_axis(columns=None).reset_index()

@@ -130,9 +130,11 @@ def test_cells_are_the_runs_scores(runs):
     expected = [f"{runs.set_index('variant').loc['k3m', f'accuracy/{kind}100']:.1f}" for kind in KINDS]
     assert table.set_index("variant").loc["K3M (hard-spl)", [f"{kind}100" for kind in KINDS]].tolist() == expected
     assert robustness.cells_table(runs[runs["variant"] == "k3m-TNR50"], "accuracy", {}).empty
-    twice = pd.concat([runs, runs.assign(seed=1, **{"accuracy/TNR50": runs["accuracy/TNR50"] + 2})])
+    other = {name: runs[name] + 2 for name in ("accuracy", "accuracy/TNR50")}
+    twice = pd.concat([runs, runs.assign(seed=1, **other)])
     spread = robustness.cells_table(twice, "accuracy", product_reports.TITLES).set_index("variant")
     assert spread.loc["K3M (hard-spl)", "TNR50"] == f"{one + 1:.1f} ± 1.4"
+    assert spread.loc["K3M (hard-spl)", "accuracy"].endswith(" ± 1.4")
 
 
 def test_tuned_rows_stand_beside_the_same_cell_at_test(runs):
