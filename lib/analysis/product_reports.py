@@ -136,11 +136,12 @@ def _accuracy(result: store.Result, metric: str) -> float:
 
 
 def unnamed_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy with the word of the category in titles and without it; empty where no row was trained without."""
-    means = runs.groupby("variant", sort=False)["accuracy"].mean()
-    names = [name.removesuffix("-unnamed") for name in means.index if name.endswith("-unnamed")]
-    with_word = {"accuracy, titles as they are": means.reindex(names).to_numpy()}
-    without = {"accuracy, category not named": means.reindex([f"{name}-unnamed" for name in names]).to_numpy()}
+    """Accuracy with the word of the category in titles and without it, mean ± std over seeds; empty where no row was
+    trained without."""
+    found = runs.groupby("variant", sort=False)["accuracy"].agg(tables.over_seeds)
+    names = [name.removesuffix("-unnamed") for name in found.index if name.endswith("-unnamed")]
+    with_word = {"accuracy, titles as they are": found.reindex(names, fill_value="–").to_numpy()}
+    without = {"accuracy, category not named": found.reindex([f"{name}-unnamed" for name in names]).to_numpy()}
     return pd.DataFrame({"variant": [TITLES[name] for name in names], **with_word, **without})
 
 
