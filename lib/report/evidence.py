@@ -71,7 +71,7 @@ class Evidence:
 def made_on(runs: Mapping[str, Mapping]) -> str:
     """How many of the runs of a `provenance.json` were made on what."""
     counts = Counter(run["hardware"] for run in runs.values())
-    return ", ".join(f"{count} runs on {hardware}" for hardware, count in counts.most_common())
+    return ", ".join(f"{count} run{'s' * (count > 1)} on {hardware}" for hardware, count in counts.most_common())
 
 
 def reports(root: Path = REPORTS) -> list[tuple[str, str]]:

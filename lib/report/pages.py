@@ -20,7 +20,7 @@ from lib.report.tables import comparisons_table, judged_comparisons, judged_numb
 from lib.run.paper import find_paper
 from lib.run.planning import FOLDERS, NOT_DECIDING
 from lib.run.provenance import provenance
-from lib.run.store import REPORTS, keep_records, on_dev, read
+from lib.run.store import REPORTS, Result, keep_records, on_dev, read
 
 OWN = ("captions", "conll-images")  # names for anybody's own data
 KEPT_PROFILES = ("small", "paper", "original")  # those that are meant for a report
@@ -90,11 +90,11 @@ class Report:
             if not judged.empty:
                 with self._file(f"{name}.csv") as path:
                     judged.to_csv(path, index=False)
-        story = self._provenance(deviations)
+        results = [read(Path(folder)) for folder in self.runs["folder"].unique()]
+        story = self._provenance(results, deviations)
         write_json(self.folder / "provenance.json", story)
         if self.keeps:
-            for folder in self.runs["folder"].unique():  # another paper's run stands among that paper's records
-                result = read(Path(folder))
+            for result in results:  # another paper's run stands among that paper's records
                 keep_records([result], self.folder.parent / result.paper / "records")
             self._ship()
         sections = [*self._opening(why), *self.page, *self._folded(story)]
@@ -111,8 +111,7 @@ class Report:
         if mine:
             ship(max(mine, key=on_dev), self.folder / "model")
 
-    def _provenance(self, deviations: Sequence[str]) -> dict:
-        results = [read(Path(folder)) for folder in self.runs["folder"].unique()]
+    def _provenance(self, results: Sequence[Result], deviations: Sequence[str]) -> dict:
         return {
             **{"paper": self.paper, "dataset": self.dataset, "profile": self.profile, "command": self.command()},
             "parameters": {name: value for name, value in self.parameters.items() if name not in NOT_DECIDING},

@@ -240,9 +240,10 @@ def dots(
         colours = [RIGHT if name == main else "#4c72b0" for name in rows]
         axes.hlines(range(len(rows)), found["mean"] - found["std"], found["mean"] + found["std"], colors=colours, lw=2)
         axes.scatter(found["mean"], range(len(rows)), c=colours, s=45, zorder=3)
-        known = claimed[claimed["variant"].isin(rows)] if claimed is not None and metric in claimed else pd.DataFrame()
-        if len(known) and known[metric].notna().any():
-            axes.plot(known[metric], known["variant"].map(rows.index), "D", color="#1d3557", ms=6, label="published")
+        if claimed is not None and metric in claimed:
+            known = claimed[claimed["variant"].isin(rows)].dropna(subset=[metric])
+            style = dict(color="#1d3557", ms=6, label="published" if len(known) else None)
+            axes.plot(known[metric], known["variant"].map(rows.index), "D", **style)
         if limits and metric in limits:
             axes.axvline(limits[metric], color=WRONG, ls="--", label="a perfect reader")
         axes.set(xlabel=metric, yticks=range(len(rows)), yticklabels=[names[name] for name in rows])
