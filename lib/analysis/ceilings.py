@@ -31,9 +31,7 @@ def perfect_reader(data: RetrievalData) -> dict[str, float]:
     return {name: best[name[:3]][name[4:]] for name in RECALLS} | {"rsum": best["rsum"]}
 
 
-def by_detail(
-    predictions: Mapping, data: RetrievalData, similarity: retrieval.Similarity = "cosine"
-) -> pd.DataFrame:
+def by_detail(predictions: Mapping, data: RetrievalData, similarity: retrieval.Similarity = "cosine") -> pd.DataFrame:
     """How often a sentence's picture is found first, in percent, by the hardest detail that the sentence needs: beside
     a trained model, whose `predictions` of the test split these are, a perfect reader. Empty where nobody can say."""
     if not data.corpus.name.startswith("iconworld"):

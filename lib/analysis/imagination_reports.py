@@ -19,7 +19,7 @@ from lib.tasks import imagination
 from lib.tasks.retrieval import RetrievalData
 
 NEIGHBOURS = ("vse/lstm", "vse/best-all-negatives")  # on the same features: VSE's own row, and its recipe with L_R
-TITLES = {name: find_variant("gxn", name).title for name in (*gxn.VARIANTS, *NEIGHBOURS)}
+TITLES = {name: find_variant("gxn", name).title for name in (*gxn.PAPER.VARIANTS, *NEIGHBOURS)}
 CAPTIONS = {"BLEU-4": "BLEU-4", "CIDEr-D": "CIDEr-D", "beam/BLEU-4": "BLEU-4, beam", "beam/CIDEr-D": "CIDEr-D, beam",
             "nearest/CIDEr-D": "CIDEr-D, nearest", "reference/CIDEr-D": "CIDEr-D, a reference",
             "words": "words"}  # fmt: skip

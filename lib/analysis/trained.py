@@ -28,7 +28,8 @@ def to_look_into(paper: str, runs: pd.DataFrame, parameters: Mapping, reports: P
         raise FileNotFoundError(f"{paper}: found records of runs only; train one of them with lib.run")
     best = max(mine, key=on_dev)
     title = found.VARIANTS[best.variant].title
-    return predict.load(best.folder), f"{title}, seed {best.seed}, the best on dev"
+    among = "" if all(result.has_weights for result in own) else " of those whose weights are here"
+    return predict.load(best.folder), f"{title}, seed {best.seed}, the best on dev{among}"
 
 
 def as_given(parameters: Mapping) -> bool:

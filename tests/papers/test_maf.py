@@ -81,9 +81,7 @@ def test_on_iconworld_scores_are_told_by_what_decides(tmp_path):
     settings = {**TINY, "train_limit": 24}
     data = tagging.load(experiment.resolve("maf", "text", settings))
     kinds = tagging.groups(data)
-    assert sum(kinds[kind] for kind in ("picture", "text", "neither")).tolist() == [1] * len(
-        data.test.examples
-    )
+    assert sum(kinds[kind] for kind in ("picture", "text", "neither")).tolist() == [1] * len(data.test.examples)
     result = run("text", settings, tmp_path)
     table = modalities.by_kind(_row(result), data).set_index("kind")["F1"]
     said = result.predictions()
