@@ -1,6 +1,7 @@
 """Fonts for every script: matplotlib's own knows neither Chinese, Japanese, Korean, Hindi nor Thai."""
 
 from dataclasses import replace
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,7 +22,15 @@ def draw_any_text() -> list[str]:
     fallbacks = list(dict.fromkeys([*_packaged(), *_system()]))
     matplotlib.rcParams["font.family"] = ["DejaVu Sans", *fallbacks]
     matplotlib.rcParams["text.parse_math"] = False
+    _look_up_once()
     return fallbacks
+
+
+def _look_up_once() -> None:
+    """Matplotlib looks up every family for every text it measures: with so many, half of the time of a figure."""
+    look_up = getattr(fontManager, "_find_fonts_by_props", None)  # its own affair, so perhaps gone one day
+    if look_up and not hasattr(look_up, "cache_info"):
+        fontManager._find_fonts_by_props = lru_cache(1024)(look_up)
 
 
 def _packaged() -> list[str]:

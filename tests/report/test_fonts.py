@@ -88,3 +88,12 @@ def test_fonts_are_registered_once(style):
     before = len(fonts.fontManager.ttflist)
     fonts.draw_any_text()
     assert len(fonts.fontManager.ttflist) == before
+
+
+def test_families_are_looked_up_once(style, packages, monkeypatch):
+    fonts.draw_any_text()
+    drawn("a dog")
+    looked_up = []
+    monkeypatch.setattr(fonts.fontManager, "findfont", lambda *asked, **how: looked_up.append(asked))
+    drawn("a dog and a cat")
+    assert looked_up == []
