@@ -9,12 +9,13 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from lib.analysis.imagining import real_judged
+from lib.metrics.retrieval import evaluate
 from lib.papers import gxn
 from lib.report import plots
 from lib.report.tables import ablation_table, results_of
 from lib.run import experiment
-from lib.run.paper import find_variant
-from lib.run.store import read
+from lib.run.paper import find_variant, owned
+from lib.run.store import predictions, read
 from lib.tasks import imagination
 from lib.tasks.retrieval import RetrievalData
 
@@ -34,6 +35,24 @@ def rows(settings: Mapping) -> list[str]:
     give both papers the same features."""
     mine = experiment.distinct("gxn", gxn.rows(settings["profile"]), settings)
     return [*mine, *NEIGHBOURS] if settings["profile"] in ("small", "paper") else mine
+
+
+def by_cosine(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """GXN's rows read otherwise: R@1 by s*, and by the cosine of the same vectors, of all runs that are whole.
+
+    The squared distance of two unit vectors is by how much the one sticks out of the other, plus by how much the other
+    sticks out of it. s* counts the first alone, a cosine both.
+    """
+    mine = runs[[owned("gxn", name)[0] == "gxn" for name in runs["variant"]]]
+    whole = mine[[read(Path(folder)).has_weights for folder in mine["folder"]]]
+    if whole.empty:
+        return whole
+    said = map(predictions, map(Path, whole["folder"]))
+    found = [evaluate(each["images"], each["sentences"], each["owner"], "cosine") for each in said]
+    columns = {f"{way} R@1": f"{way} R@1, cosine" for way in ("i2t", "t2i")}
+    read_so = {column: [each[name[:3]][name[4:]] for each in found] for name, column in columns.items()}
+    both = [name for pair in columns.items() for name in pair]
+    return ablation_table(whole.assign(**read_so), "gxn", both, dataset).drop(columns="seconds")
 
 
 def captions_table(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:

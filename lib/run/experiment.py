@@ -187,7 +187,8 @@ def ablate(
     variants, seeds = _each_once("variants", variants), _each_once("seeds", seeds)
     look_at_data(paper, variants, settings)
     asked = [plan(paper, variant, seed, settings) for variant in variants for seed in seeds]
-    missing = [one for one in in_order(asked) if _known(one, folder) is None]
+    unknown = [one for one in asked if _known(one, folder) is None]
+    missing = [one for one in in_order(unknown) if _known(one, folder) is None]  # with what they start from
     at_once = pool.at_once(len(missing), max((one.settings.threads for one in missing), default=1))
     if at_once > 1:
         for one in missing:

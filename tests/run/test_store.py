@@ -183,6 +183,15 @@ def test_a_record_of_another_machine_counts_while_its_key_fits(finished, tmp_pat
         store.read(record).weights()
 
 
+def test_what_a_record_started_from_is_not_trained_for_it(tmp_path, monkeypatch):
+    children = [run(TOY, "norm", seed, QUICK, tmp_path / "runs", silent) for seed in (0, 1)]
+    store.keep_records(children, tmp_path / "reports/numbers/toy/records")
+    monkeypatch.setattr(store.find_record, "__defaults__", (tmp_path / "reports",))
+    monkeypatch.setattr(experiment.pool, "at_once", lambda count, threads: 2)
+    ablate(TOY, ["norm"], [0, 1], QUICK, tmp_path / "elsewhere", silent)
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_record_whose_key_does_not_fit_is_not_used(finished, tmp_path, monkeypatch):
     reports = tmp_path / "reports"
     store.keep_records([finished], reports / "numbers" / "toy" / "records")
