@@ -21,6 +21,7 @@ TABLES = {
     "details": "Picture found first, by the hardest detail that the sentence needs",
     "captions": "Captions imagined for test pictures",
     "pictures": "Pictures imagined for test captions, %",
+    "cosine": "The same vectors, read as they were trained and as a cosine",
     "levels": "Who finds what: the abstract level, the grounded one, both",
     "moves": "Test pictures by the place of their right caption, before (rows) and after (columns) imagining",
 }

@@ -1,18 +1,22 @@
 """A report of GXN: captions, pictures, reinforcement's curve, and places in rankings."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch.nn.functional import normalize
 
 from lib.analysis import imagination_reports as reports
 from lib.analysis import retrieval_reports, trained
 from lib.report import tables
 from lib.report.pages import Report
-from lib.run import experiment
+from lib.run import experiment, store
 from lib.run.paper import find_variant
+from lib.run.store import predictions, read
 from lib.tasks import retrieval
 
 ALBUM = "flickr8k"
@@ -38,6 +42,20 @@ def test_only_rows_that_tell_or_draw_have_a_line(runs):
     assert float(pictures["own@1"][0]) == pytest.approx(full["own@1"], abs=0.06)
     matching = runs[runs["variant"] == "two-level"].dropna(axis=1)
     assert reports.captions_table(matching, ALBUM).empty and reports.pictures_table(matching, ALBUM).empty
+
+
+def test_the_same_vectors_are_read_as_a_cosine_too(runs, beside, tmp_path):
+    table = reports.by_cosine(beside, ALBUM)
+    assert list(table["variant"]) == [reports.TITLES[name] for name in dict.fromkeys(runs["variant"])]
+    for row, folder in zip(table.to_dict("records"), runs["folder"], strict=True):
+        said = predictions(Path(folder))
+        cosines = normalize(said["images"], dim=1) @ normalize(said["sentences"], dim=1).T
+        first = said["owner"][cosines.argmax(1)] == torch.arange(len(cosines))
+        assert float(row["i2t R@1, cosine"]) == pytest.approx(100 * first.double().mean().item(), abs=0.06)
+        assert float(row["i2t R@1"]) == pytest.approx(read(Path(folder)).scores["test"]["i2t R@1"], abs=0.06)
+    store.keep_records([read(Path(folder)) for folder in runs["folder"]], tmp_path)
+    records = runs.assign(folder=[str(tmp_path / Path(folder).name) for folder in runs["folder"]])
+    assert reports.by_cosine(records, ALBUM).empty
 
 
 def test_real_pictures_stand_below_those_that_were_drawn(monkeypatch):
