@@ -20,10 +20,16 @@ from lib.run.store import Result, read
 def summary(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """Runs, one row each -> one row a variant: `seeds`, and mean and std (over seeds, n - 1) of each metric."""
     groups = runs.groupby("variant", sort=False)
-    columns = {("runs", "seeds"): groups.size(), ("runs", "seconds"): groups["seconds"].mean().round(1)}
+    columns = {("runs", "seeds"): groups.size(), ("runs", "seconds"): groups["seconds"].agg(_took)}
     for metric in metrics:
         columns[metric, "mean"], columns[metric, "std"] = groups[metric].mean(), groups[metric].std()
     return pd.DataFrame(columns)
+
+
+def _took(seconds: pd.Series) -> float | str:
+    """The mean; of times too far apart for one, as a laptop's and a graphics card's are, from which to which."""
+    least, most = seconds.min(), seconds.max()
+    return f"{least:.0f} to {most:.0f}" if most > max(60, 3 * least) else round(seconds.mean(), 1)
 
 
 def ablation_table(runs: pd.DataFrame, paper: str, metrics: Sequence[str], dataset: str) -> pd.DataFrame:

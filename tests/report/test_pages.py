@@ -35,6 +35,12 @@ def test_summary_is_mean_and_std_over_seeds(runs):
     assert row["rsum", "mean"] == pytest.approx(mine.mean()) and row["rsum", "std"] == pytest.approx(mine.std(ddof=1))
 
 
+@pytest.mark.parametrize("seconds, told", [([30, 31, 393], "30 to 393"), ([300, 400, 500], 400.0), ([0, 0, 6], 2.0)])
+def test_times_of_several_machines_have_no_mean(seconds, told, runs):
+    mine = runs[runs["variant"] == "lstm"].assign(seconds=seconds)
+    assert tables.ablation_table(mine, "vse", METRICS, "flickr8k")["seconds"].tolist() == [told]
+
+
 def test_the_table_sets_the_paper_beside_ours(runs):
     table = tables.ablation_table(runs, "vse", METRICS, "flickr8k")
     assert table["variant"].tolist() == [VARIANTS[name].title for name in ("random", "lstm", "devise")]
