@@ -96,12 +96,13 @@ def curves(runs: pd.DataFrame, metric: str, names: Mapping[str, str], main: str,
     Diamonds were tuned at their ratio, the lines on clean data: an accuracy at test is a mixture of two numbers, so
     its line is straight by construction."""
     found, at_ratio = cells(runs[~is_tuned(runs)], metric), tuned(runs, metric)
-    shown, colours = list(dict.fromkeys(found["variant"])), plt.get_cmap("tab10").colors
+    shown = list(dict.fromkeys(found["variant"]))
+    colours = [colour for place, colour in enumerate(plt.get_cmap("tab10").colors) if place != 2]  # green is the main's
     options = dict(figsize=(13, 5.4), sharex=True, sharey=True, layout="constrained")
     figure, panels = plt.subplots(2, 4, **options)
     for axes, kind in zip(panels.flat, KINDS, strict=False):
         for number, name in enumerate(shown):
-            colour = plots.RIGHT if name == main else colours[number % 10]
+            colour = plots.RIGHT if name == main else colours[number % len(colours)]
             style = dict(color=colour, lw=2.4 if name == main else 1.2, zorder=3 if name == main else 2)
             _line(axes, found[(found["variant"] == name) & (found["kind"] == kind)], names[name], style)
             dots = at_ratio[(at_ratio["variant"] == name) & (at_ratio["kind"] == kind)].groupby("percent")["value"]
