@@ -14,8 +14,8 @@ from lib.papers import gxn
 from lib.report import plots
 from lib.report.tables import ablation_table, results_of
 from lib.run import experiment
-from lib.run.paper import find_variant, owned
-from lib.run.store import predictions, read
+from lib.run.paper import find_variant
+from lib.run.store import read
 from lib.tasks import imagination
 from lib.tasks.retrieval import RetrievalData
 
@@ -43,16 +43,15 @@ def by_cosine(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
     The squared distance of two unit vectors is by how much the one sticks out of the other, plus by how much the other
     sticks out of it. s* counts the first alone, a cosine both.
     """
-    mine = runs[[owned("gxn", name)[0] == "gxn" for name in runs["variant"]]]
-    whole = mine[[read(Path(folder)).has_weights for folder in mine["folder"]]]
-    if whole.empty:
-        return whole
-    said = map(predictions, map(Path, whole["folder"]))
+    results = [read(Path(folder)) for folder in runs["folder"]]
+    whole = [result.paper == "gxn" and result.has_weights for result in results]
+    if not any(whole):
+        return runs[:0]
+    said = (result.predictions() for result, is_whole in zip(results, whole, strict=True) if is_whole)
     found = [evaluate(each["images"], each["sentences"], each["owner"], "cosine") for each in said]
-    columns = {f"{way} R@1": f"{way} R@1, cosine" for way in ("i2t", "t2i")}
-    read_so = {column: [each[name[:3]][name[4:]] for each in found] for name, column in columns.items()}
-    both = [name for pair in columns.items() for name in pair]
-    return ablation_table(whole.assign(**read_so), "gxn", both, dataset).drop(columns="seconds")
+    by_way = {f"{way} R@1, cosine": [each[way]["R@1"] for each in found] for way in ("i2t", "t2i")}
+    columns = [f"{way} R@1{reading}" for way in ("i2t", "t2i") for reading in ("", ", cosine")]
+    return ablation_table(runs[whole].assign(**by_way), "gxn", columns, dataset).drop(columns="seconds")
 
 
 def captions_table(runs: pd.DataFrame, dataset: str) -> pd.DataFrame:

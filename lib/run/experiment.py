@@ -187,7 +187,8 @@ def ablate(
     variants, seeds = _each_once("variants", variants), _each_once("seeds", seeds)
     look_at_data(paper, variants, settings)
     asked = [plan(paper, variant, seed, settings) for variant in variants for seed in seeds]
-    unknown = [one for one in asked if _known(one, folder) is None]
+    known = [_known(one, folder) for one in asked]
+    unknown = [one for one, result in zip(asked, known, strict=True) if result is None]
     missing = [one for one in in_order(unknown) if _known(one, folder) is None]  # with what they start from
     at_once = pool.at_once(len(missing), max((one.settings.threads for one in missing), default=1))
     if at_once > 1:
@@ -196,7 +197,7 @@ def ablate(
                 with told_to(log):
                     one.task.prepare(one.data)  # with all threads, and once for all that share a corpus
         pool.work([_job(one, folder) for one in missing], at_once, log)
-    results = [_known(one, folder) or make(one, folder, log) for one in asked]
+    results = [result or make(one, folder, log) for one, result in zip(asked, known, strict=True)]
     return pd.DataFrame([_row(one, result) for one, result in zip(asked, results, strict=True)])
 
 
