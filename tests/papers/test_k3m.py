@@ -120,7 +120,7 @@ def test_rows_of_a_profile():
     assert k3m.rows("smoke", "fashion") == k3m.rows("smoke", "iconworld-products") == ["text-only", "k3m"]
     small, real = k3m.rows("small", "iconworld-products"), k3m.rows("small", "fashion")
     assert set(small) | set(real) == set(k3m.VARIANTS) - {"pretraining"} and {small[-1], real[-1]} == {"k3m-questions"}
-    assert k3m.VARIANTS["two-stream-TINR50"].changes["ratio"] == 0.5 and len(small) == 91 and len(real) == 24
+    assert k3m.VARIANTS["two-stream-TINR50"].changes["ratio"] == 0.5 and len(small) == 97 and len(real) == 24
 
 
 def test_a_title_that_may_not_name_its_category_does_not(shop, folder):
