@@ -59,6 +59,11 @@ class Shelf:
     predictor: k3m.Predictor
     items: list[Product]
 
+    @property
+    def dataset(self) -> str:
+        """Which one the model has learned from."""
+        return self.predictor.settings.dataset
+
     @cached_property
     def example(self) -> int:
         """A listing worth looking into: with title, picture and several triples, another listing of the same product
@@ -170,8 +175,16 @@ class Shelf:
         return pd.DataFrame(rows)
 
     def keep(self, out: Report, name: str, title: str, figure: plt.Figure | None) -> None:
-        """Put a figure of products into a report, if its pictures may be shown."""
-        keep_drawn(out, self.predictor.settings.dataset, name, f"{self.title}: {title}", figure)
+        """Put a figure of products into a report, if the model has learned from the report's data and its pictures may
+        be shown."""
+        if self.dataset == out.dataset:
+            keep_drawn(out, self.dataset, name, f"{self.title}: {title}", figure)
+
+    def tell(self, out: Report, name: str, title: str, table: pd.DataFrame) -> pd.DataFrame:
+        """Put a table into a report, if the model has learned from the report's data. Returns it, rounded."""
+        if self.dataset == out.dataset:
+            out.table(name, f"{self.title}: {title}", table)
+        return table.round(1)
 
 
 PARTS = {"text": "words keep of themselves", "image": "regions keep of themselves"}

@@ -10,6 +10,7 @@ from lib.analysis import product_reports, robustness, shelf
 from lib.corpora.products import KINDS
 from lib.papers import k3m
 from lib.report import diagrams, plots, tables
+from lib.report.pages import Report
 from lib.run import experiment
 from lib.tasks import products
 
@@ -109,6 +110,16 @@ def test_gates_are_shares_of_words_and_regions(mine):
     assert table.stack().dropna().between(0, 100).all() and np.isnan(table.loc["no title", "words keep of themselves"])
     assert mine.gates(mine.example, changes) and mine.region_gates(mine.example, changes)
     assert mine.region_gates(mine.example, {"no picture": {"image": None}}) is None
+
+
+def test_a_report_on_other_data_keeps_nothing_of_the_model(mine, tmp_path, runs):
+    table, kept = pd.DataFrame({"share": [12.34]}), {}
+    for dataset in ("iconworld-products", "fashion"):
+        out = Report("k3m", runs, PARAMETERS | {"dataset": dataset}, tmp_path)
+        assert mine.tell(out, "shares", "shares", table)["share"].item() == 12.3
+        mine.keep(out, "drawn", "drawn", plt.figure())
+        kept[dataset] = {path.name for path in out.folder.iterdir()}
+    assert kept == {"iconworld-products": {"shares.csv", "drawn.png"}, "fashion": set()}
 
 
 def test_a_model_without_graph_and_gates_shows_neither(runs):
