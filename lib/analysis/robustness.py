@@ -119,7 +119,7 @@ def curves(runs: pd.DataFrame, metric: str, names: Mapping[str, str], main: str,
 def _line(axes: plt.Axes, rows: pd.DataFrame, name: str, style: Mapping) -> None:
     found = rows.groupby("percent")["value"].agg(["mean", "std"]).fillna(0)
     axes.plot(found.index, found["mean"], "-", label=name, **style)
-    low, high = found["mean"] - found["std"], found["mean"] + found["std"]
+    low, high = (found["mean"] - found["std"]).clip(lower=0), (found["mean"] + found["std"]).clip(upper=100)
     axes.fill_between(found.index, low, high, color=style["color"], alpha=0.12, lw=0)
 
 
