@@ -67,13 +67,17 @@ class Shelf:
     @cached_property
     def example(self) -> int:
         """A listing worth looking into: with title, picture and several triples, another listing of the same product
-        on the shelf, and taken for what it is; as far as there is one."""
+        on the shelf, and taken for what it is, also without its title; as far as there is one."""
         count = Counter(item.product for item in self.items)
         full = [i for i, item in enumerate(self.items) if item.title and item.image and len(item.properties) > 3]
-        found = [i for i in full if count[self.items[i].product] > 1] or full or [0]
-        said = zip(found, self.look([self.items[i] for i in found[:50]]), strict=False)
-        right = [i for i, seen in said if self.category(seen) == self.items[i].category]
-        return (right or found)[0]
+        found = ([i for i in full if count[self.items[i].product] > 1] or full or [0])[:50]
+        right = self._right(found) or found
+        return (self._right(right, {"title": ""}) or right)[0]
+
+    def _right(self, rows: Sequence[int], change: Change | None = None) -> list[int]:
+        """Those of some listings, perhaps changed, whose category is told."""
+        said = zip(rows, self.look([self.items[i] for i in rows], change), strict=True)
+        return [i for i, seen in said if self.category(seen) == self.items[i].category]
 
     @property
     def stranger(self) -> int:
