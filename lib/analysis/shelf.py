@@ -179,13 +179,12 @@ class Shelf:
         return pd.DataFrame(rows)
 
     def keep(self, out: Report, name: str, title: str, figure: plt.Figure | None) -> None:
-        """Put a figure of products into a report, if the model has learned from the report's data and its pictures may
-        be shown."""
-        if self.dataset == out.dataset:
-            keep_drawn(out, self.dataset, name, f"{self.title}: {title}", figure)
+        """Put a figure of products into a report on the data that the model has learned from, if their pictures may be
+        shown."""
+        keep_drawn(out, self.dataset, name, f"{self.title}: {title}", figure)
 
     def tell(self, out: Report, name: str, title: str, table: pd.DataFrame) -> pd.DataFrame:
-        """Put a table into a report, if the model has learned from the report's data. Returns it, rounded."""
+        """Put a table into a report on the data that the model has learned from. Returns it, rounded."""
         if self.dataset == out.dataset:
             out.table(name, f"{self.title}: {title}", table)
         return table.round(1)

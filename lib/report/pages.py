@@ -169,8 +169,9 @@ def markdown(table: pd.DataFrame, floats: str = "g") -> str:
 
 
 def keep_drawn(out: Report, dataset: str, name: str, title: str, figure: plt.Figure | None) -> None:
-    """Put a figure of a data set's pictures into a report if they may be shown: others belong to photographers."""
-    if figure is not None and dataset.startswith("iconworld"):
+    """Put a figure of a data set's pictures into a report on these data, if they may be shown: others belong to
+    photographers."""
+    if figure is not None and dataset.startswith("iconworld") and dataset == out.dataset:
         out.figure(name, title, figure)
 
 
